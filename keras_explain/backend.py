@@ -1,0 +1,197 @@
+"""Differentiation, compilation and random numbers: all that depends on TensorFlow.
+
+Everything else in the package is written in `keras.ops`. The functions here that take symbolic
+tensors (`gradients`, `before_activation`, `depends_on`) work inside a function that `compile`
+traces.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+Tensor = Any
+Nest = Any
+
+
+def require_tensorflow() -> None:
+    """Raises an `ImportError` where Keras runs on another backend."""
+    if keras.backend.backend() != "tensorflow":
+        raise ImportError(
+            "keras_explain needs Keras on the TensorFlow backend. "
+            f"Received: keras.backend.backend()={keras.backend.backend()!r}. "
+            'Set the environment variable KERAS_BACKEND to "tensorflow" before importing keras.'
+        )
+
+
+# Compilation
+
+
+def spec(array: np.ndarray, *, free_rows: bool) -> tf.TensorSpec:
+    """The signature of an array; with `free_rows` its first axis takes any length."""
+    shape = (None, *array.shape[1:]) if free_rows else array.shape
+    return tf.TensorSpec(shape, tf.as_dtype(array.dtype))
+
+
+def int_spec(*shape: int | None) -> tf.TensorSpec:
+    """The signature of integers; None is an axis of any length."""
+    return tf.TensorSpec(shape, tf.int32)
+
+
+def output_specs(function: Callable) -> Nest:
+    """The signatures of what a compiled function returns."""
+    return keras.tree.map_structure(
+        lambda t: tf.TensorSpec(t.shape, t.dtype), function.structured_outputs
+    )
+
+
+def compile(fn: Callable, *specs: Nest) -> Callable:  # named after the act, as in Keras
+    """Traces `fn` once for arguments like `specs` and returns the compiled function.
+
+    A `tf.function` of the user's that `fn` reaches is inlined: inside a call of its own, its layers
+    and its last activation could be neither seen nor replaced.
+    """
+    concrete = tf.function(fn, autograph=False).get_concrete_function(*specs)
+    if not _calls_functions(concrete.graph):
+        return concrete
+    with _functions_inlined():
+        try:
+            return tf.function(fn, autograph=False).get_concrete_function(*specs)
+        except tf.errors.OperatorNotAllowedInGraphError as error:
+            raise ValueError(
+                "The model calls a tf.function with Python control flow on tensors, which can't be "
+                "opened to explain what is inside. Remove its @tf.function decorator, or write the "
+                f"control flow with keras.ops.cond and keras.ops.while_loop. Cause: {error}"
+            ) from error
+
+
+def _calls_functions(graph: tf.Graph) -> bool:
+    called = {"PartitionedCall", "StatefulPartitionedCall"}
+    return any(op.type in called for op in graph.get_operations())
+
+
+@contextmanager
+def _functions_inlined():
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def to_tensors(nest: Nest) -> Nest:
+    """The arrays of a nest as tensors, so that repeated calls don't convert them again."""
+    return keras.tree.map_structure(tf.convert_to_tensor, nest)
+
+
+# Differentiation
+
+
+def gradients(score: Tensor, sources: Sequence[Tensor]) -> list[Tensor | None]:
+    """The derivative of the sum of `score` by each source; None where no path leads to it."""
+    return [
+        None if grad is None else tf.convert_to_tensor(grad)
+        for grad in tf.gradients(score, list(sources))
+    ]
+
+
+def own(tensor: Tensor) -> Tensor:
+    """The same values as a new node of the current graph, to differentiate by."""
+    return tf.identity(tensor)
+
+
+def is_here(value: Any) -> bool:
+    """Whether `value` is a tensor of the graph that is being traced (not of a loop's body)."""
+    return tf.is_tensor(value) and getattr(value, "graph", None) is tf.compat.v1.get_default_graph()
+
+
+def depends_on(tensor: Tensor, source: Tensor) -> bool:
+    """Whether a path of operations leads from `source` to `tensor`."""
+    seen, stack = set(), [tensor]
+    while stack:
+        current = stack.pop()
+        if current is source:
+            return True
+        if id(current.op) not in seen:
+            seen.add(id(current.op))
+            stack.extend(current.op.inputs)
+            stack.extend(_captured(current))
+    return False
+
+
+def _captured(tensor: Tensor) -> list[Tensor]:
+    """What a placeholder in the body of a loop or branch stands for outside of it."""
+    captures = getattr(tensor.graph, "captures", ())
+    return [outer for outer, inner in captures if inner is tensor and outer.dtype != tf.resource]
+
+
+# The value before the last activation
+
+_REAPPLY = {
+    "Identity": lambda op, y: y,
+    "StopGradient": lambda op, y: tf.stop_gradient(y),
+    "Cast": lambda op, y: tf.cast(y, op.get_attr("DstT")),
+    "Reshape": lambda op, y: tf.reshape(y, op.inputs[1]),
+    "Transpose": lambda op, y: tf.transpose(y, op.inputs[1]),
+    "Squeeze": lambda op, y: tf.squeeze(y, op.get_attr("squeeze_dims") or None),
+    "ExpandDims": lambda op, y: tf.expand_dims(y, op.inputs[1]),
+}
+_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
+
+
+def before_activation(y: Tensor) -> Tensor | None:
+    """The logits behind a softmax, log-softmax or sigmoid that ends the computation of `y`.
+
+    The traced graph is read backwards, so it makes no difference whether the activation was an
+    argument of the last layer, a layer of its own or a raw operation in a subclassed `call`.
+
+    Returns:
+        A tensor of the shape of `y`, or None where no such activation stands at the end.
+    """
+    after, op = [], y.op
+    while op.type in _REAPPLY:
+        after.append(op)
+        op = op.inputs[0].op
+    if op.type not in _ACTIVATIONS:
+        return None
+    logits = op.inputs[0]
+    for op in reversed(after):
+        logits = _REAPPLY[op.type](op, logits)
+    return logits
+
+
+# Random numbers
+
+
+def random_uniform(seed: int, shape: Sequence[int], stream: int = 0) -> np.ndarray:
+    """Numbers in [0, 1) that depend on `seed` and `stream` alone."""
+    return np.random.default_rng((seed, stream)).random(shape, dtype=np.float32)
+
+
+def random_permutation(seed: int, n: int, stream: int = 0) -> np.ndarray:
+    """The integers below `n` in an order that depends on `seed` and `stream` alone."""
+    return np.random.default_rng((seed, stream)).permutation(n).astype(np.int32)
+
+
+def random_keys(seed: int, n: int, stream: int = 0) -> np.ndarray:
+    """Keys `[n, 2]` for `random_normal`, one a pass."""
+    first = np.random.default_rng((seed, stream)).integers(2**31 - 1)
+    return np.stack([np.full(n, first), np.arange(n)], axis=1).astype(np.int32)
+
+
+def random_normal(keys: Tensor, shape: Sequence[int]) -> Tensor:
+    """Standard normal numbers `[n, *shape]`; equal keys (`[n, 2]`) draw equal numbers.
+
+    Rows of the same key share one draw, which makes noise independent of the batch it is drawn
+    for, and cheap.
+    """
+    unique, position = tf.raw_ops.UniqueV2(x=keys, axis=[0])
+    noise = tf.map_fn(
+        lambda key: tf.random.stateless_normal(shape, key), unique, fn_output_signature=tf.float32
+    )
+    return ops.take(noise, position, axis=0)

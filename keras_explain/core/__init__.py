@@ -1,0 +1,1 @@
+"""What every explainer stands on."""

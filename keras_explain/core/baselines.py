@@ -1,0 +1,178 @@
+"""Baselines: the input that stands for "nothing here".
+
+An explainer's `baseline=` takes a number, an array of one sample's shape or `[B, ...]`, one of the
+objects below, or (for several inputs) a list, tuple or dict of these.
+"""
+
+import abc
+from typing import Any
+
+import numpy as np
+from keras import ops, tree
+
+from keras_explain.core.config import Config
+
+Tensor = Any
+Nest = Any
+
+
+class Baseline(Config, abc.ABC, kw_only=False):
+    """Makes a baseline for inputs. Subclasses define `__call__`."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Tensor, row: Tensor) -> Tensor:
+        """The baseline of each sample, of a shape that broadcasts to that of `x`.
+
+        Args:
+            x: One input of the model, `[n, ...]`.
+            row: The position of each sample in the user's batch, ints `[n]`.
+        """
+
+    def check(self, x: np.ndarray) -> None:
+        """Raises a `ValueError` where the baseline does not suit the input `x` `[B, ...]`."""
+
+
+class Zeros(Baseline):
+    """Zero everywhere."""
+
+    def __call__(self, x: Tensor, row: Tensor) -> Tensor:
+        return ops.zeros_like(x)
+
+
+class Constant(Baseline):
+    """One number everywhere."""
+
+    value: float = 0.0
+
+    def __call__(self, x: Tensor, row: Tensor) -> Tensor:
+        return ops.full_like(x, self.value)
+
+
+class Given(Baseline):
+    """An array of one sample's shape, or `[B, ...]` with one baseline a sample."""
+
+    values: Any = None
+
+    def __call__(self, x: Tensor, row: Tensor) -> Tensor:
+        values = ops.cast(self.values, x.dtype)
+        if len(values.shape) < len(x.shape):
+            return ops.broadcast_to(values[None], ops.shape(x))
+        return values if values.shape[0] == 1 else ops.take(values, row, axis=0)
+
+    def check(self, x: np.ndarray) -> None:
+        shape = np.shape(self.values)
+        if shape not in (x.shape[1:], (1, *x.shape[1:]), x.shape):
+            raise ValueError(
+                f"Expected a baseline of one sample's shape {x.shape[1:]}, or one a sample, "
+                f"{x.shape}. Received: baseline of shape {shape}."
+            )
+
+
+class Mean(Baseline):
+    """The mean of a data set `[N, ...]`."""
+
+    data: Any = None
+
+    def __post_init__(self) -> None:
+        data = np.asarray(self.data, dtype=np.float32)
+        object.__setattr__(self, "data", data.mean(axis=0, keepdims=True, dtype=np.float64))
+        object.__setattr__(self, "data", self.data.astype(np.float32))
+        super().__post_init__()
+
+    def __call__(self, x: Tensor, row: Tensor) -> Tensor:
+        return ops.broadcast_to(self.data, ops.shape(x))
+
+    def check(self, x: np.ndarray) -> None:
+        if self.data.shape[1:] != x.shape[1:]:
+            raise ValueError(
+                f"Expected baseline data of shape (N, {', '.join(map(str, x.shape[1:]))}). "
+                f"Received: rows of shape {self.data.shape[1:]}."
+            )
+
+
+class Blur(Baseline):
+    """The picture, series or volume itself, blurred by a Gaussian along its spatial axes.
+
+    Args:
+        sigma: The Gaussian's standard deviation in pixels.
+    """
+
+    sigma: float = 10.0
+
+    def __call__(self, x: Tensor, row: Tensor) -> Tensor:
+        from scipy.ndimage import gaussian_filter1d
+
+        blurred = x
+        for axis in range(1, len(x.shape) - 1):
+            kernel = gaussian_filter1d(np.eye(x.shape[axis]), self.sigma, axis=0, mode="nearest")
+            moved = ops.tensordot(blurred, ops.cast(kernel, x.dtype), [[axis], [1]])
+            blurred = ops.moveaxis(moved, -1, axis)
+        return blurred
+
+    def check(self, x: np.ndarray) -> None:
+        if x.ndim < 3:
+            raise ValueError(
+                "Expected an input with spatial axes [B, ..., C] to blur. "
+                f"Received: x of shape {x.shape}. Use a number or `baselines.Mean(data)`."
+            )
+        if not self.sigma > 0:
+            raise ValueError(f"Expected a sigma above 0. Received: sigma={self.sigma}.")
+
+
+def get(baseline: Any) -> Baseline:
+    """What a user gave as baseline of one input, as a `Baseline`."""
+    if isinstance(baseline, Baseline):
+        return baseline
+    if isinstance(baseline, (int, float)) and not isinstance(baseline, bool):
+        return Constant(float(baseline)) if baseline else Zeros()
+    if hasattr(baseline, "shape"):
+        return Constant(baseline) if not np.shape(baseline) else _given(baseline)
+    raise TypeError(
+        "Expected a baseline: a number, an array of one sample's shape or [B, ...], or an object of "
+        f"`keras_explain.baselines`. Received: {baseline!r} of type {type(baseline).__name__}."
+    )
+
+
+def _given(values: Any) -> Given:
+    given = object.__new__(Given)  # a graph's tensor too, which the constructor would copy
+    object.__setattr__(given, "values", values)
+    return given
+
+
+def per_input(baseline: Any, x: Nest) -> list[Baseline]:
+    """The baseline of each leaf of `x`; one that is not a nest serves every leaf."""
+    leaves = tree.flatten(x)
+    if isinstance(baseline, (list, tuple, dict)):
+        parts = _flatten(baseline)
+        if len(parts) == len(leaves):
+            return [get(part) for part in parts]
+        if isinstance(baseline, dict) or len(leaves) > 1:
+            raise ValueError(
+                f"Expected one baseline for each of the {len(leaves)} inputs. "
+                f"Received: {len(parts)}."
+            )
+        return [get(np.asarray(baseline, np.float32))]
+    return [get(baseline)] * len(leaves)
+
+
+def _flatten(nest: Any) -> list[Any]:
+    if isinstance(nest, dict):
+        return [part for key in sorted(nest) for part in _flatten(nest[key])]
+    if isinstance(nest, (list, tuple)):
+        return [part for item in nest for part in _flatten(item)]
+    return [nest]
+
+
+def check(baseline: Any, x: Nest) -> None:
+    """Raises where a baseline does not suit the input `x` (a nest of arrays `[B, ...]`)."""
+    for part, leaf in zip(per_input(baseline, x), tree.flatten(x), strict=True):
+        part.check(leaf)
+
+
+def apply(baseline: Any, x: Nest, row: Tensor) -> Nest:
+    """The baseline of inputs `x`, of the same nest and shapes."""
+    leaves = [
+        ops.cast(part(leaf, row), leaf.dtype)
+        for part, leaf in zip(per_input(baseline, x), tree.flatten(x), strict=True)
+    ]
+    return tree.pack_sequence_as(x, leaves)

@@ -1,0 +1,224 @@
+"""Frozen configurations: hashable, comparable, printable, serialisable, and bindable to tensors.
+
+Explainers, targets and baselines are all of this kind. A configuration may hold arrays and other
+configurations. `structure` describes it with arrays replaced by their shapes (the key of a compiled
+function), `arrays` lists them, and `bind` puts a graph's tensors in their place.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, Self, dataclass_transform
+
+import keras
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySpec:
+    """Shape and dtype of an array: what is left of it in a configuration's `structure`."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False)
+class Config:
+    """A frozen dataclass whose subclasses need no decorator.
+
+    Arrays (also inside lists, tuples and dicts) are copied read-only, and compared and hashed by
+    content; a layer object is kept as its name. Fields are keyword-only unless the class says `kw_only=False`.
+    """
+
+    def __init_subclass__(cls, kw_only: bool | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if kw_only is not None:
+            cls._kw_only = kw_only
+        dataclasses.dataclass(frozen=True, kw_only=cls._kw_only, eq=False, repr=False)(cls)
+
+    _kw_only = True
+
+    def __post_init__(self) -> None:
+        for name, value in self._items():
+            object.__setattr__(self, name, _freeze(value))
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            yield field.name, getattr(self, field.name)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values for the named fields."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    # Identity
+
+    @functools.cached_property
+    def _content(self) -> tuple:
+        return self._describe(_digest)
+
+    @functools.cached_property
+    def structure(self) -> tuple:
+        """A hashable description with each array replaced by its `ArraySpec`."""
+        return self._describe(lambda a: ArraySpec(a.shape, a.dtype.name))
+
+    def _describe(self, of_array: Callable[[np.ndarray], Any]) -> tuple:
+        return (type(self), *((name, _describe(value, of_array)) for name, value in self._items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    def __repr__(self) -> str:
+        changed = (
+            f"{field.name}={_show(getattr(self, field.name))}"
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            if _describe(getattr(self, field.name), _digest)
+            != _describe(_freeze(field.default), _digest)
+        )
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    # Arrays as inputs of a compiled function
+
+    def arrays(self) -> list[np.ndarray]:
+        """Every array in the configuration, in a fixed order."""
+        found: list[np.ndarray] = []
+        _map_arrays(self, lambda array: (found.append(array), array)[1])
+        return found
+
+    def bind(self, tensors: list[Any]) -> Self:
+        """A copy with `tensors` in place of `arrays()`."""
+        remaining = iter(tensors)
+        return _map_arrays(self, lambda _: next(remaining))
+
+    # Serialisation
+
+    def get_config(self) -> dict[str, Any]:
+        """The fields as plain values: numbers, strings, lists, dicts."""
+        return {name: _serialize(value) for name, value in self._items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The configuration that `get_config` described."""
+        return cls(**{name: _deserialize(value) for name, value in config.items()})
+
+
+def serialize(config: Config) -> dict[str, Any]:
+    """`{"class_name": ..., "config": ...}`, from which `deserialize` makes an equal object."""
+    return {"class_name": type(config).__name__, "config": config.get_config()}
+
+
+def deserialize(description: dict[str, Any]) -> Config:
+    """The configuration that `serialize` described.
+
+    Raises:
+        ValueError: No such class is known; import the module that defines it first.
+    """
+    known = known_classes(Config)
+    name = description["class_name"]
+    if name not in known:
+        raise ValueError(
+            f"Expected the name of an explainer, target or baseline class. Received: {name!r}. "
+            "If it is a class of your own, import its module first."
+        )
+    return known[name].from_config(description["config"])
+
+
+def known_classes(base: type) -> dict[str, Any]:
+    """The concrete subclasses of `base` by name."""
+    found: dict[str, Any] = {}
+    for cls in base.__subclasses__():
+        if not getattr(cls, "__abstractmethods__", None) and not cls.__name__.startswith("_"):
+            found[cls.__name__] = cls
+        found |= known_classes(cls)
+    return found
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") and hasattr(value, "shape") and not isinstance(value, Config)
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, keras.Layer):
+        return value.name
+    if isinstance(value, np.generic):
+        return value.item()
+    if _is_array(value):
+        if isinstance(value, np.ndarray) and not value.flags.writeable:
+            return value
+        array = np.array(value)
+        array.setflags(write=False)
+        return array
+    if isinstance(value, dict):
+        return {key: _freeze(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_freeze(item) for item in value)
+    return value
+
+
+def _describe(value: Any, of_array: Callable[[np.ndarray], Any]) -> Any:
+    if isinstance(value, Config):
+        return value._describe(of_array)
+    if isinstance(value, np.ndarray):
+        return of_array(value)
+    if isinstance(value, dict):
+        return ("dict", *((key, _describe(item, of_array)) for key, item in value.items()))
+    if isinstance(value, tuple):
+        return ("tuple", *(_describe(item, of_array) for item in value))
+    return (type(value), value)
+
+
+def _digest(array: np.ndarray) -> tuple:
+    content = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).digest()
+    return (array.shape, array.dtype.str, content)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{list(value.shape)}"
+    return repr(value)
+
+
+def _map_arrays(value: Any, fn: Callable[[np.ndarray], Any]) -> Any:
+    if isinstance(value, Config):
+        copy = object.__new__(type(value))
+        for name, item in value._items():
+            object.__setattr__(copy, name, _map_arrays(item, fn))
+        return copy
+    if isinstance(value, np.ndarray):
+        return fn(value)
+    if isinstance(value, dict):
+        return {key: _map_arrays(item, fn) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_map_arrays(item, fn) for item in value)
+    return value
+
+
+def _serialize(value: Any) -> Any:
+    if isinstance(value, Config):
+        return serialize(value)
+    if isinstance(value, np.ndarray):
+        return {"class_name": "array", "config": {"value": value.tolist(), "dtype": value.dtype.name}}
+    if isinstance(value, dict):
+        return {key: _serialize(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_serialize(item) for item in value]
+    if callable(value):
+        return keras.saving.serialize_keras_object(value)
+    return value
+
+
+def _deserialize(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("class_name") == "array":
+        return np.array(value["config"]["value"], dtype=value["config"]["dtype"])
+    if isinstance(value, dict) and value.get("class_name") == "function":
+        return keras.saving.deserialize_keras_object(value)
+    if isinstance(value, dict) and set(value) == {"class_name", "config"}:
+        return deserialize(value)
+    if isinstance(value, dict):
+        return {key: _deserialize(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_deserialize(item) for item in value]
+    return value

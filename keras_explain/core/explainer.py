@@ -1,0 +1,175 @@
+"""`Explainer`: a frozen configuration that explains any model, and its one `__call__`."""
+
+import abc
+import warnings
+from typing import Any, ClassVar, Literal, final
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_explain.core import chunks, inputs
+from keras_explain.core.config import Config, deserialize, known_classes
+from keras_explain.core.explanation import Explanation
+from keras_explain.core.names import nearest, snake_name
+from keras_explain.core.probe import OpenModel, Probe
+from keras_explain.core.reductions import Reduction, Sum
+from keras_explain.core.targets import as_target
+
+Tensor = Any
+Nest = Any
+
+
+class Explainer(Config, abc.ABC):
+    """A method that explains a model's score, as a frozen, keyword-only configuration.
+
+    A subclass is a dataclass without a decorator. It defines `step`, and where it needs them
+    `passes`, `reduce` and `finish`; conversion, targets, chunks, compiling and wrapping are done
+    here, once.
+    """
+
+    reduce: ClassVar[Reduction] = Sum()
+
+    @final
+    def __call__(
+        self,
+        model: keras.Model,
+        x: Nest,
+        target: Any = None,
+        *,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> Explanation:
+        """Explains the score of a target for each sample.
+
+        Args:
+            model: Any built Keras model. It is not changed.
+            x: An array `[B, ...]`, or the nest of arrays (list, tuple, dict) that the model takes.
+            target: None (the predicted class; the only output where there is one), an int, ints
+                `[B]`, ints `[B, K]` (K classes a sample), or a `keras_explain.targets.Target`. The
+                score of a class is its logit.
+            batch_size: How many rows go through the model at once; by default what suits the
+                input's size. It changes the result by float32 rounding only.
+            seed: The same seed gives the same values, whatever the batch size.
+
+        Returns:
+            An `Explanation`.
+
+        Raises:
+            ValueError: The input, the target or the configuration does not fit the model.
+        """
+        x = inputs.checked(model, x)
+        target = as_target(target)
+        self.check(x)
+        result = chunks.run(self, OpenModel.of(model), x, target, batch_size, seed)
+        _warn_of_zeros(self, result["values"])
+        return Explanation(explainer=self, x=x, **result)
+
+    # What a method defines
+
+    @abc.abstractmethod
+    def step(self, probe: Probe, x: Nest, target: Tensor, pass_: dict[str, Tensor]) -> Nest:
+        """The method's formula for one chunk, in `keras.ops`.
+
+        Args:
+            probe: The opened model.
+            x: The point to explain, `[n, ...]`: the input, or its embeddings for token ids.
+            target: Ints `[n, 1]`, to be handed to the probe.
+            pass_: For each name in `passes`, the chunk's share `[n, ...]`.
+        """
+
+    def passes(self, seed: int) -> dict[str, Any]:
+        """Small data for each of the passes over a sample, `[passes, ...]`; none for one pass."""
+        return {}
+
+    def finish(self, probe: Probe, total: Nest, x: Nest) -> Nest:
+        """The attributions, from the reduced passes and the point `x`."""
+        return total
+
+    def extras(self, total: Nest) -> dict[str, Tensor]:
+        """More results a sample, such as a map at its own resolution."""
+        return {}
+
+    measured_from: ClassVar[Literal["own reference", "shared references"] | None] = None
+    """Whether the attributions sum to the score less that of `references`: one row a sample, or
+    rows that serve every sample, whose mean score counts."""
+
+    def references(self, x: Nest, row: Tensor, passes: dict[str, Tensor]) -> Nest:
+        """Inputs that the attributions are measured from, of the nest of the input `x`.
+
+        With `measured_from`, `extras["base_values"]` holds their scores, and
+        `extras["convergence_delta"]` the sum of the attributions less (score - base value).
+        """
+        raise NotImplementedError
+
+    def check(self, x: Nest) -> None:
+        """Raises a `ValueError` where the configuration does not suit the input."""
+
+    # Inside another method
+
+    @final
+    def within(self, probe: Probe, x: Nest, target: Tensor, passes: dict[str, Tensor]) -> Nest:
+        """The whole method as a step of another one, at the point `x` `[n, ...]`.
+
+        Args:
+            probe: The opened model.
+            x: The point.
+            target: Ints `[n, 1]`.
+            passes: This method's passes for each row, `[n, passes, ...]`.
+        """
+        if not passes:
+            return self.finish(probe, self.step(probe, x, target, {}), x)
+
+        def stats_of(i: Any) -> dict[str, Any]:
+            pass_ = tree.map_structure(lambda p: ops.take(p, i, axis=1), passes)
+            value = self.step(probe, x, target, pass_)
+            return self.reduce.of(tree.map_structure(lambda v: v[None], value))
+
+        count = ops.shape(tree.flatten(passes)[0])[1]
+        stats = ops.fori_loop(
+            1, count, lambda i, stats: self.reduce.merge(stats, stats_of(i)), stats_of(0)
+        )
+        return self.finish(probe, self.reduce.result(stats), x)
+
+
+def get(identifier: Any) -> Explainer:
+    """An explainer from its class name, its snake case, or its serialised form.
+
+    Example:
+        `kx.get("grad_cam")`, `kx.get({"class_name": "GradCAM", "config": {"layer": "conv"}})`
+
+    Raises:
+        ValueError: No explainer has the name, or it has arguments without a default.
+    """
+    if isinstance(identifier, Explainer):
+        return identifier
+    known = known_classes(Explainer)
+    if isinstance(identifier, dict) and "class_name" in identifier:
+        explainer = deserialize(identifier)
+        if isinstance(explainer, Explainer):
+            return explainer
+    elif isinstance(identifier, str):
+        by_name = known | {snake_name(name): cls for name, cls in known.items()}
+        if identifier in by_name:
+            return by_name[identifier]()
+        raise ValueError(
+            f"Expected the name of an explainer. Received: {identifier!r}. "
+            f"{nearest(identifier, sorted(map(snake_name, known)))}"
+        )
+    raise TypeError(
+        "Expected an explainer, its name or its serialised form. "
+        f"Received: {identifier!r} of type {type(identifier).__name__}."
+    )
+
+
+def _warn_of_zeros(explainer: Explainer, values: Nest) -> None:
+    leaves = [leaf.reshape(len(leaf), -1) for leaf in tree.flatten(values)]
+    zero = np.all([~leaf.any(axis=1) for leaf in leaves], axis=0)
+    if zero.any():
+        rows = ", ".join(map(str, np.flatnonzero(zero)[:10]))
+        warnings.warn(
+            f"{type(explainer).__name__} is zero everywhere for {int(zero.sum())} of {len(zero)} "
+            f"samples (rows {rows}): nothing in the input, or in the layer, speaks for the score, "
+            "or its gradient vanishes (dead or saturated units).",
+            stacklevel=3,
+        )

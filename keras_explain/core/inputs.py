@@ -1,0 +1,93 @@
+"""What a user passes as `x`: converted, and checked against the model before anything runs."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+Nest = Any
+
+
+def checked(model: keras.Model, x: Nest) -> Nest:
+    """The arrays of `x` as float32, integer or boolean NumPy arrays that the model can take.
+
+    Raises:
+        ValueError: `x` is empty, holds numbers that are not finite, differs in the number of rows
+            between its arrays, or has another shape or structure than the model's input.
+    """
+    x = tree.map_structure(_array, x)
+    leaves = tree.flatten(x)
+    if not leaves or any(leaf.ndim == 0 for leaf in leaves):
+        raise ValueError("Expected arrays [B, ...] as `x`. Received: a number or nothing.")
+    _check_structure(model, x)
+    rows = {leaf.shape[0] for leaf in leaves}
+    if len(rows) > 1:
+        raise ValueError(
+            "Expected arrays with the same number of rows. "
+            f"Received: shapes {[leaf.shape for leaf in leaves]}."
+        )
+    if rows == {0}:
+        raise ValueError(f"Expected at least one sample. Received: x of shape {leaves[0].shape}.")
+    for leaf in leaves:
+        _check_finite(leaf)
+    return x
+
+
+def _array(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype == bool or np.issubdtype(array.dtype, np.integer):
+        return array.astype(np.int32) if array.dtype.itemsize > 4 else array
+    try:
+        return array.astype(np.float32, copy=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "Expected numbers as `x`; text is passed as the token ids that the model's layers "
+            f"take. Received: an array of dtype {array.dtype}."
+        ) from error
+
+
+def _check_finite(array: np.ndarray) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        raise ValueError(
+            "Expected finite numbers as `x`. Received: NaN or infinity in "
+            f"{int(bad.sum())} of {len(array)} samples, the first at row {int(bad.argmax())}."
+        )
+
+
+def _check_structure(model: keras.Model, x: Nest) -> None:
+    expected = tree.flatten(getattr(model, "inputs", None) or [])
+    leaves = tree.flatten(x)
+    if not expected:
+        return
+    if len(leaves) != len(expected):
+        raise ValueError(
+            f"Expected {len(expected)} input array(s) of shape "
+            f"{', '.join(str(tuple(t.shape)) for t in expected)}, as {model.name!r} takes. "
+            f"Received: {len(leaves)} array(s) of shape {', '.join(str(a.shape) for a in leaves)}."
+        )
+    if isinstance(x, dict):
+        by_name = {t.name: t for t in expected}
+        if set(by_name) == set(x):
+            expected = [by_name[name] for name in sorted(x)]
+    for array, wanted in zip(leaves, expected, strict=True):
+        _check_shape(array, wanted)
+
+
+def _check_shape(array: np.ndarray, wanted: Any) -> None:
+    shape = tuple(wanted.shape)
+    fits = array.ndim == len(shape) and all(
+        n in (None, m) for n, m in zip(shape[1:], array.shape[1:], strict=True)
+    )
+    if fits:
+        return
+    hint = ""
+    if array.ndim == len(shape) - 1:
+        hint = " A single sample needs a batch axis: `x[None]`."
+        if all(n in (None, m) for n, m in zip(shape[:-1], array.shape, strict=True)):
+            hint = f" Add the last axis: `x[..., None]` for {shape[-1]} channel(s)."
+    raise ValueError(
+        f"Expected `x` of shape {('B', *shape[1:])} for input {wanted.name!r}. "
+        f"Received: shape {array.shape}.{hint}".replace("'B'", "B")
+    )

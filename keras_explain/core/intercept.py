@@ -1,0 +1,123 @@
+"""The only access to private Keras: a model's layers by path, and their calls under a hook."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import keras
+from keras.src.backend import AutocastScope
+
+_LOCK = threading.RLock()
+_FLOAT32 = keras.DTypePolicy("float32")
+
+
+def nodes_by_path(model: keras.Model) -> dict[str, Any]:
+    """Every layer and functional operation inside `model`, nested ones too, by its path.
+
+    A path joins the names of the nested models and the layer with `/`. What is used in two places
+    is listed once, and a name that is taken gets a number.
+    """
+    found: dict[str, Any] = {}
+    seen = {id(model)}
+
+    def visit(parent: Any, prefix: str) -> None:
+        for child in _children(parent):
+            if id(child) in seen:
+                continue
+            seen.add(id(child))
+            path = _free(prefix + child.name, found)
+            found[path] = child
+            visit(child, path + "/")
+
+    visit(model, "")
+    return found
+
+
+def _children(parent: Any) -> list[Any]:
+    layers = parent._flatten_layers(include_self=False, recursive=False) if _is_layer(parent) else []
+    operations = getattr(parent, "operations", None) or []
+    return [*layers, *(op for op in operations if not _is_layer(op))]
+
+
+def _is_layer(node: Any) -> bool:
+    return isinstance(node, keras.Layer)
+
+
+def _free(path: str, taken: dict[str, Any]) -> str:
+    if path not in taken:
+        return path
+    number = next(n for n in range(2, len(taken) + 3) if f"{path}_{n}" not in taken)
+    return f"{path}_{number}"
+
+
+def fingerprint(model: keras.Model) -> tuple:
+    """What a compiled function of the model is good for: its layers, activations and variables."""
+    layers = model._flatten_layers(include_self=False)
+    return (
+        tuple((id(layer), id(getattr(layer, "activation", None))) for layer in layers),
+        tuple(map(id, model.variables)),
+    )
+
+
+@contextmanager
+def intercept(nodes: Iterable[Any], hook: Callable) -> Iterator[None]:
+    """Runs `hook(node, call, *args, **kwargs)` in place of each node's call, in this thread.
+
+    The hook returns the node's output: `call(*args, **kwargs)`, or what it wants seen instead.
+    Meanwhile the layers compute in float32, whatever their dtype policy; afterwards, also after an
+    error, every layer is as it was.
+
+    Args:
+        nodes: The model, and the layers and operations in `nodes_by_path(model)`.
+        hook: A function that returns a node's output.
+    """
+    with _LOCK, ExitStack() as undo:
+        thread = threading.get_ident()
+        for node in nodes:
+            _shadow_call(node, hook, thread, undo)
+            if _is_layer(node):
+                _compute_in_float32(node, undo)
+                _keep_losses(node, undo)
+        undo.enter_context(AutocastScope("float32"))
+        yield
+
+
+def _shadow_call(node: Any, hook: Callable, thread: int, undo: ExitStack) -> None:
+    name = "quantized_call" if getattr(node, "quantization_mode", None) else "call"
+    original = getattr(node, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != thread:
+            return original(*args, **kwargs)
+        return hook(node, original, *args, **kwargs)
+
+    _shadow(node, name, call, undo)
+
+
+def _compute_in_float32(layer: keras.Layer, undo: ExitStack) -> None:
+    is_float = keras.backend.is_float_dtype(layer.compute_dtype)
+    if is_float and layer.quantization_mode is None:
+        _shadow(layer, "_dtype_policy", _FLOAT32, undo)
+
+
+def _shadow(node: Any, name: str, value: Any, undo: ExitStack) -> None:
+    """Sets an instance attribute past Keras's tracking, to be put back."""
+    if name in node.__dict__:
+        undo.callback(node.__dict__.__setitem__, name, node.__dict__[name])
+    else:
+        undo.callback(node.__dict__.pop, name, None)
+    node.__dict__[name] = value
+
+
+def _keep_losses(layer: keras.Layer, undo: ExitStack) -> None:
+    """Takes back the symbolic losses that an activity regularizer adds while traced."""
+    losses, ids = list(layer._losses), set(layer._loss_ids)
+
+    def restore() -> None:
+        layer._losses.clear()
+        layer._losses.extend(losses)
+        layer._loss_ids.clear()
+        layer._loss_ids.update(ids)
+
+    undo.callback(restore)

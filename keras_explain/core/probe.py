@@ -1,0 +1,529 @@
+"""An opened model: scores, activations and gradients in one forward pass.
+
+A `Probe` lives while one function is traced. It runs the user's model on the rows of a chunk under
+`intercept`, so it sees every layer's output, also inside nested, shared and subclassed models, and
+differentiates a target's score by the input or by a recorded output.
+
+The *point* of an input is what is differentiated and moved: the input itself, or, for token ids,
+the output of the `Embedding` that they enter (a *site*).
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_explain import backend
+from keras_explain.core.intercept import fingerprint, intercept, nodes_by_path
+from keras_explain.core.names import nearest
+from keras_explain.core.targets import Target
+
+Tensor = Any
+Nest = Any
+
+CACHE = "__kx__"
+CACHED_FUNCTIONS = 64
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer or functional operation during a forward pass."""
+
+    path: str
+    node: Any
+    number: int
+    inputs: list[Tensor]
+    output: Any
+
+
+@dataclass(frozen=True)
+class Site:
+    """The call of an Embedding at which an input of token ids is explained."""
+
+    path: str
+    number: int
+    width: int
+
+
+@dataclass
+class Compiled:
+    """A compiled function and what was learned while it was traced."""
+
+    call: Callable[..., Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class OpenModel:
+    """A model's layers by path and its compiled functions; kept in `model.__dict__`."""
+
+    def __init__(self, model: keras.Model) -> None:
+        if not getattr(model, "built", False):
+            raise ValueError(
+                f"Expected a built model. Received: {model.name!r}, which has no weights yet. Call "
+                "it once on data, or `model.build(input_shape)`."
+            )
+        self.model = model
+        self.nodes = nodes_by_path(model)
+        self.paths = {id(node): path for path, node in self.nodes.items()}
+        self.fingerprint = fingerprint(model)
+        self._functions: dict[Any, Compiled] = {}
+
+    @classmethod
+    def of(cls, model: keras.Model) -> "OpenModel":
+        """The model's own record, made anew when its layers, activations or variables changed."""
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"Expected a keras.Model. Received: {type(model).__name__}.")
+        cached = model.__dict__.get(CACHE)
+        if cached is None or cached.model is not model or cached.fingerprint != fingerprint(model):
+            cached = model.__dict__[CACHE] = cls(model)
+        return cached
+
+    def compiled(self, key: Any, build: Callable[[], Compiled]) -> Compiled:
+        """The function of `key`, built on first use; the least recently used one makes room."""
+        function = self._functions.pop(key, None) or build()
+        self._functions[key] = function
+        if len(self._functions) > CACHED_FUNCTIONS:
+            del self._functions[next(iter(self._functions))]
+        return function
+
+    def resolve(self, layer: str) -> str:
+        """The path of a layer given by path, or by a name that only one path ends in.
+
+        Raises:
+            ValueError: No layer, or more than one, has the name.
+        """
+        if layer in self.nodes:
+            return layer
+        ends = [path for path in self.nodes if path.endswith("/" + layer)]
+        if len(ends) == 1:
+            return ends[0]
+        if ends:
+            raise ValueError(
+                f"Expected the path of one layer. Received: layer={layer!r}, which ends several "
+                f"paths: {', '.join(map(repr, ends))}. Use one of these."
+            )
+        raise ValueError(
+            f"Expected the name or path of a layer of {self.model.name!r}. "
+            f"Received: layer={layer!r}. {nearest(layer, self.nodes)}"
+        )
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch size that a model made with `Input(batch_size=...)` insists on."""
+        inputs = tree.flatten(getattr(self.model, "inputs", None) or [])
+        return inputs[0].shape[0] if inputs else None
+
+
+class Outputs:
+    """The outputs of one forward pass of `rows` rows, and its recorded calls."""
+
+    def __init__(self, opened: OpenModel, raw: Nest, calls: list[Call], rows: Tensor | None) -> None:
+        self._opened, self._raw, self._rows = opened, raw, rows
+        self.calls = calls
+
+    @property
+    def values(self) -> Nest:
+        """The outputs as the model returns them."""
+        return tree.map_structure(self._cut, self._raw)
+
+    def tensor(self, output: str | int | None, of: str) -> Tensor:
+        """One output as `"value"`, `"logit"` or `"probability"`."""
+        raw = self._select(output)
+        logits = None if of == "value" else backend.before_activation(raw)
+        if of == "logit" and logits is not None:
+            raw = logits
+        elif of == "probability" and logits is None:
+            raw = ops.sigmoid(raw) if raw.shape[-1] == 1 else ops.softmax(raw)
+        return self._cut(ops.cast(raw, "float32"))
+
+    def layer(self, layer: str) -> Tensor:
+        """The output of a layer; of its last call, where it was called more than once."""
+        return self._cut(self.call(layer).output)
+
+    def call(self, layer: str) -> Call:
+        """The last call of a layer."""
+        path = self._opened.resolve(layer)
+        calls = [call for call in self.calls if call.path == path]
+        if not calls:
+            raise ValueError(
+                f"Layer {path!r} takes no part in the model's forward pass, or only inside a loop "
+                "(such as a recurrent layer's), where its output can't be read. "
+                f"{nearest(path, dict.fromkeys(call.path for call in self.calls))}"
+            )
+        return calls[-1]
+
+    def _cut(self, tensor: Tensor) -> Tensor:
+        return tensor if self._rows is None else tensor[: self._rows]
+
+    def _select(self, output: str | int | None) -> Tensor:
+        named = self._named()
+        if output is None and len(named) == 1:
+            return next(iter(named.values()))
+        if output is None:
+            raise ValueError(
+                "Expected a target that says which output is explained, as in "
+                f"`keras_explain.targets.Class(0, output={next(iter(named))!r})`, since the model "
+                f"has the outputs {', '.join(map(repr, named))}."
+            )
+        if isinstance(output, int) and not isinstance(self._raw, dict):
+            named = dict(enumerate(named.values()))
+        if output not in named:
+            raise ValueError(
+                f"Expected the name of one of the model's outputs. Received: output={output!r}. "
+                f"{nearest(str(output), map(str, named))}"
+            )
+        return named[output]
+
+    def _named(self) -> dict[Any, Tensor]:
+        if isinstance(self._raw, dict):
+            return self._raw
+        flat = tree.flatten(self._raw)
+        names = getattr(self._opened.model, "output_names", None)
+        return dict(zip(names if names and len(names) == len(flat) else range(len(flat)), flat, strict=True))
+
+
+class Probe:
+    """A model opened for the rows of one chunk, inside one traced function.
+
+    Args:
+        opened: The model.
+        inputs: The model's input, a nest of tensors `[n, ...]`.
+        target: What is explained; None where no score is needed.
+        sites: For each leaf of `inputs`, the Embedding calls at which it is explained.
+        row: The position of each row in the user's batch, ints `[n]`.
+        facts: Where what is learned while tracing is noted.
+    """
+
+    def __init__(
+        self,
+        opened: OpenModel,
+        inputs: Nest,
+        target: Target | None,
+        sites: list[list[Site]],
+        row: Tensor,
+        facts: dict[str, Any],
+    ) -> None:
+        self.inputs = inputs
+        self.row = row
+        self.facts = facts
+        self._opened, self._target, self._sites = opened, target, sites
+        self.outputs: Outputs | None = None
+        self.index: Tensor | None = None
+        self.last_scores: Tensor | None = None
+
+    # Points
+
+    def point(self, inputs: Nest) -> Nest:
+        """Where inputs lie in the explained space: themselves, or their embeddings `[n, T, D]`."""
+        if not any(self._sites):
+            return tree.map_structure(lambda x: ops.cast(x, "float32"), inputs)
+        calls = self._run(inputs, {}).calls
+        leaves = [
+            ops.concatenate([_find(calls, site).output for site in sites], axis=-1)
+            if sites
+            else ops.cast(leaf, "float32")
+            for leaf, sites in zip(tree.flatten(inputs), self._sites, strict=True)
+        ]
+        return tree.pack_sequence_as(inputs, leaves)
+
+    def collapse(self, values: Nest) -> Nest:
+        """Attributions to a point as attributions to the input: embeddings summed to `[n, T]`."""
+        if not any(self._sites) or len(tree.flatten(values)) != len(self._sites):
+            return values
+        leaves = [
+            ops.sum(leaf, axis=-1) if sites and len(leaf.shape) > len(x.shape) else leaf
+            for leaf, x, sites in zip(
+                tree.flatten(values), tree.flatten(self.inputs), self._sites, strict=True
+            )
+        ]
+        return tree.pack_sequence_as(values, leaves)
+
+    # Scores and gradients
+
+    def scores(self, point: Nest, target: Tensor) -> Tensor:
+        """The scores `[n, K]` at a point, for classes `target` (ints `[n, K]`)."""
+        assert self._target is not None
+        self.outputs = self._forward(point)
+        scores, self.index, units = self._target.scores(self.outputs, target)
+        self.facts["units"] = units
+        self.last_scores = scores
+        return scores
+
+    def gradient(self, point: Nest, target: Tensor) -> Nest:
+        """The derivative of the score by the point, of the point's shape."""
+        point = tree.map_structure(backend.own, point)
+        scores = self.scores(point, target)
+        leaves = tree.flatten(point)
+        grads = backend.gradients(scores, leaves)
+        if any(grad is None for grad in grads):
+            grads = self._explain_none(scores, leaves, grads)
+        return tree.pack_sequence_as(point, grads)
+
+    def at(self, layer: str | None, point: Nest, target: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's output and the score's derivative by it, channels last.
+
+        Args:
+            layer: The layer's name or path; None for the last one whose output has a spatial
+                extent above 1.
+            point: Where to evaluate.
+            target: Ints `[n, K]`.
+
+        Returns:
+            Activation and gradient, both `[n, ..., C]`.
+        """
+        scores = self.scores(point, target)
+        assert self.outputs is not None
+        call = self._last_spatial(scores) if layer is None else self._spatial(layer)
+        gradient = backend.gradients(scores, [call.output])[0]
+        if gradient is None:
+            raise ValueError(self._cut_message(scores, call.output, f"layer {call.path!r}"))
+        self.facts["layer"] = call.path
+        return tuple(
+            _channels_last(self.outputs._cut(tensor), call.node) for tensor in (call.output, gradient)
+        )
+
+    # Shapes
+
+    def per_row(self, value: Tensor, leaf: Tensor) -> Tensor:
+        """Numbers `[n]` with the axes that let them multiply a leaf `[n, ...]`."""
+        return ops.reshape(value, (-1,) + (1,) * (len(leaf.shape) - 1))
+
+    def upsample(self, maps: Tensor) -> Tensor:
+        """Maps `[n, h, w]` (or `[n, t]`, `[n, d, h, w]`) at the input's size, bilinearly."""
+        spatial = len(maps.shape) - 1
+        leaves = [x for x in tree.flatten(self.inputs) if len(x.shape) in (spatial + 1, spatial + 2)]
+        leaves = [x for x in leaves if backend.depends_on(maps, x)] or leaves
+        if not leaves:
+            raise ValueError(
+                f"Expected an input with {spatial} spatial axes to lay the map over. Received: "
+                f"inputs of shape {[tuple(x.shape) for x in tree.flatten(self.inputs)]}. Choose a "
+                "`layer` whose output keeps the input's spatial axes."
+            )
+        return resize(maps, _spatial_size(leaves[0], spatial))
+
+    def noise(self, keys: Tensor, point: Nest) -> Nest:
+        """Standard normal noise of the point's shape, one draw a key (`[n, 2]`)."""
+        leaves = tree.flatten(point)
+        return tree.pack_sequence_as(
+            point,
+            [
+                backend.random_normal(keys + [0, 7919 * i], tuple(leaf.shape[1:]))
+                for i, leaf in enumerate(leaves)
+            ],
+        )
+
+    # The forward pass
+
+    def _forward(self, point: Nest) -> Outputs:
+        replaced: dict[tuple[str, int], Tensor] = {}
+        leaves = []
+        for x, leaf, sites in zip(
+            tree.flatten(self.inputs), tree.flatten(point), self._sites, strict=True
+        ):
+            edges = np.cumsum([site.width for site in sites])[:-1]
+            parts = ops.split(leaf, [int(e) for e in edges], axis=-1) if len(sites) > 1 else [leaf]
+            replaced |= {(s.path, s.number): part for s, part in zip(sites, parts, strict=False)}
+            leaves.append(x if sites else leaf)
+        return self._run(tree.pack_sequence_as(self.inputs, leaves), replaced)
+
+    def _run(self, inputs: Nest, replaced: dict[tuple[str, int], Tensor]) -> Outputs:
+        calls: list[Call] = []
+        counts: dict[str, int] = {}
+        model, paths = self._opened.model, self._opened.paths
+
+        def hook(node: Any, call: Callable, *args: Any, **kwargs: Any) -> Any:
+            output = call(*args, **kwargs)
+            if node is model:
+                return output
+            path = paths[id(node)]
+            number = counts[path] = counts.get(path, -1) + 1
+            output = replaced.get((path, number), output)
+            seen = [t for t in tree.flatten((args, kwargs)) if backend.is_here(t)]
+            if all(map(backend.is_here, tree.flatten(output))):
+                calls.append(Call(path, node, number, seen, output))
+            return output
+
+        padded, rows = self._padded(inputs)
+        with intercept([model, *self._opened.nodes.values()], hook):
+            raw = model(padded, training=False)
+        return Outputs(self._opened, raw, calls, rows)
+
+    def _padded(self, inputs: Nest) -> tuple[Nest, Tensor | None]:
+        size = self._opened.fixed_batch
+        if size is None:
+            return inputs, None
+        rows = ops.shape(tree.flatten(inputs)[0])[0]
+
+        def pad(x: Tensor) -> Tensor:
+            x = ops.take(x, ops.minimum(ops.arange(size), rows - 1), axis=0)
+            return ops.reshape(x, (size, *x.shape[1:]))
+
+        return tree.map_structure(pad, inputs), rows
+
+    # Layers with a map
+
+    def _spatial(self, layer: str) -> Call:
+        assert self.outputs is not None
+        call = self.outputs.call(layer)
+        if not _has_map(call):
+            spatial = [c.path for c in self.outputs.calls if _has_map(c)]
+            received = [tuple(t.shape) for t in tree.flatten(call.output)]
+            raise ValueError(
+                "Expected a layer with one output of a spatial extent above 1, [B, ..., C]. "
+                f"Received: layer={layer!r}, whose output has shape {received}. "
+                + (f"The last that fit: {', '.join(map(repr, spatial[-3:]))}." if spatial else "")
+            )
+        return call
+
+    def _last_spatial(self, scores: Tensor) -> Call:
+        assert self.outputs is not None
+        for call in reversed(self.outputs.calls):
+            if _has_map(call) and backend.depends_on(scores, call.output):
+                return next(c for c in self.outputs.calls if c.output is call.output)
+        raise ValueError(
+            f"Expected a model with a layer whose output has a spatial extent above 1. "
+            f"Received: {self._opened.model.name!r}, in which no such layer leads to the score."
+        )
+
+    # A gradient that is None
+
+    def _explain_none(self, scores: Tensor, leaves: list, grads: list) -> list:
+        """Zeros where the score does not depend on an input beside others; else an error."""
+        alone = all(grad is None for grad in grads)
+        inputs = tree.flatten(self.inputs)
+        for i, (leaf, grad) in enumerate(zip(leaves, grads, strict=True)):
+            if grad is not None:
+                continue
+            name = _input_name(self.inputs, i)
+            continuous = keras.backend.is_float_dtype(inputs[i].dtype)
+            if alone or (continuous and backend.depends_on(scores, leaf)):
+                raise ValueError(self._cut_message(scores, leaf, name))
+            if not continuous:
+                warnings.warn(
+                    f"The {name} holds integers without an Embedding, so no gradient leads to it: "
+                    "its attributions are zero.",
+                    stacklevel=2,
+                )
+            grads[i] = ops.zeros_like(leaf)
+        return grads
+
+    def _cut_message(self, scores: Tensor, source: Tensor, name: str) -> str:
+        if not backend.depends_on(scores, source):
+            return f"Expected a score that depends on the {name}. Received: one that does not."
+        cut = self._cutting_call(scores, source)
+        where = f"at {cut.path!r} ({type(cut.node).__name__})" if cut else "by a raw operation"
+        return (
+            f"Expected a gradient of the score by the {name}. Received: none, since it is cut off "
+            f"{where}, which has no derivative. Explain a layer after it, replace the operation by "
+            "a differentiable one, or use a method without gradients."
+        )
+
+    def _cutting_call(self, scores: Tensor, source: Tensor) -> Call | None:
+        """The innermost last call with a derivative behind it and none before it."""
+        assert self.outputs is not None
+        calls = [
+            call
+            for call in self.outputs.calls
+            if any(backend.depends_on(t, source) for t in call.inputs)
+        ]
+        for call in calls:
+            after = _any_gradient(scores, tree.flatten(call.output))
+            before = _any_gradient(scores, [t for t in call.inputs if t.dtype.is_floating])
+            if after and not before:
+                return call
+        return None
+
+
+def find_sites(opened: OpenModel, inputs: Nest) -> list[list[Site]]:
+    """For each leaf of an input, the Embedding calls that it enters as token ids."""
+    nodes = opened.nodes.values()
+    if not any(isinstance(node, keras.layers.Embedding) for node in nodes):
+        return [[] for _ in tree.flatten(inputs)]
+    sites: list[list[Site]] = []
+
+    def trace(inputs: Nest, row: Tensor) -> Tensor:
+        leaves = tree.flatten(inputs)
+        outputs = Probe(opened, inputs, None, [[] for _ in leaves], row, {})._run(inputs, {})
+        embeds = [c for c in outputs.calls if isinstance(c.node, keras.layers.Embedding)]
+        for leaf in leaves:
+            sites.append(
+                [
+                    Site(c.path, c.number, int(c.output.shape[-1]))
+                    for c in embeds
+                    if any(backend.depends_on(t, leaf) for t in c.inputs)
+                ]
+            )
+        return row
+
+    backend.compile(trace, specs(inputs), backend.int_spec(None))
+    return sites
+
+
+def specs(nest: Nest) -> Nest:
+    """Signatures of arrays whose first axis is rows."""
+    return tree.map_structure(lambda array: backend.spec(array, free_rows=True), nest)
+
+
+def resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bilinear interpolation of `[n, *spatial]` to `[n, *size]`, for any number of axes."""
+    if len(size) == 2:
+        return _resize_2d(maps[..., None], size)[..., 0]
+    for axis, length in enumerate(size, start=1):
+        maps = ops.moveaxis(maps, axis, 1)
+        shape = maps.shape[1:]
+        rest = int(np.prod(shape[1:]))
+        flat = ops.reshape(maps, (-1, shape[0], rest, 1))
+        flat = _resize_2d(flat, (length, rest))
+        maps = ops.moveaxis(ops.reshape(flat, (-1, length, *shape[1:])), 1, axis)
+    return maps
+
+
+def _resize_2d(images: Tensor, size: tuple[int, ...]) -> Tensor:
+    return ops.image.resize(images, size, interpolation="bilinear", data_format="channels_last")
+
+
+def _find(calls: Iterator[Call], site: Site) -> Call:
+    return next(c for c in calls if (c.path, c.number) == (site.path, site.number))
+
+
+def _any_gradient(scores: Tensor, tensors: list[Tensor]) -> bool:
+    here = [t for t in tensors if backend.is_here(t)]
+    return bool(here) and any(grad is not None for grad in backend.gradients(scores, here))
+
+
+def _has_map(call: Call) -> bool:
+    if not backend.is_here(call.output) or len(call.output.shape) < 3:
+        return False
+    spatial = _channels_last_shape(call.output.shape, call.node)[1:-1]
+    return all(spatial) and int(np.prod(spatial)) > 1
+
+
+def _channels_first(node: Any) -> bool:
+    return getattr(node, "data_format", keras.config.image_data_format()) == "channels_first"
+
+
+def _channels_last_shape(shape: Any, node: Any) -> tuple:
+    shape = tuple(shape)
+    return (shape[0], *shape[2:], shape[1]) if _channels_first(node) else shape
+
+
+def _channels_last(tensor: Tensor, node: Any) -> Tensor:
+    return ops.moveaxis(tensor, 1, -1) if _channels_first(node) else tensor
+
+
+def _spatial_size(leaf: Tensor, spatial: int) -> tuple[int, ...]:
+    shape = tuple(leaf.shape[1:])
+    if len(shape) == spatial:
+        return shape
+    first = keras.config.image_data_format() == "channels_first" and shape[0] < shape[-1]
+    return shape[1:] if first else shape[:-1]
+
+
+def _input_name(inputs: Nest, position: int) -> str:
+    paths = tree.flatten_with_path(inputs)
+    path = "/".join(map(str, paths[position][0]))
+    return f"input {path!r}" if path else "input"

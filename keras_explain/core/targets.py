@@ -1,0 +1,308 @@
+"""Targets: which number of a model's output is explained.
+
+A target turns the outputs of a batch of `rows` into scores `[rows, K]`. Its `index` (None, an int,
+ints `[B]` or ints `[B, K]`) is data: another class needs no new compiled function.
+"""
+
+from __future__ import annotations
+
+import abc
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from keras import ops
+
+from keras_explain.core.config import Config
+
+if TYPE_CHECKING:
+    from keras_explain.core.probe import Outputs
+
+Tensor = Any
+Index = int | list | tuple | np.ndarray | None
+PREDICTED = -1
+"""In an index: the class that the model predicts for the row."""
+
+
+class Target(Config, abc.ABC, kw_only=False):
+    """A score of a model's outputs, `[rows, K]`. Subclasses define `scores`."""
+
+    index: Index = None
+
+    takes_index: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
+        """The scores of a batch.
+
+        Args:
+            outputs: The model's outputs and recorded layers.
+            index: Ints `[rows, K]`; `PREDICTED` asks for the predicted class.
+
+        Returns:
+            Scores `[rows, K]`, the index with predictions filled in `[rows, K]`, and the number of
+            classes or units that an index may name (None where it names nothing).
+        """
+
+    def rows(self, batch: int) -> tuple[np.ndarray, bool]:
+        """The index as ints `[batch, K]`, and whether the caller gave an axis K."""
+        if self.index is None:
+            return np.full((batch, 1), PREDICTED, np.int32), False
+        index = np.asarray(self.index)
+        if not np.issubdtype(index.dtype, np.integer):
+            raise ValueError(
+                "A target is a class index: an int, ints [B], or ints [B, K] for K classes a sample. "
+                f"Received: {_brief(self.index)} of dtype {index.dtype}. "
+                "One-hot labels become indices with `labels.argmax(-1)`."
+            )
+        if index.ndim > 2 or (index.ndim > 0 and index.shape[0] != batch) or 0 in index.shape:
+            raise ValueError(
+                f"Expected one target for all samples, or one for each of the {batch} samples: an "
+                f"int, ints [{batch}], or ints [{batch}, K]. "
+                f"Received: target of shape {index.shape}."
+            )
+        if (index < 0).any():
+            raise ValueError(
+                f"A target is a class index of 0 or more. Received: {int(index.min())}. "
+                "The predicted class is explained with target=None."
+            )
+        columns = index.reshape(-1, 1) if index.ndim < 2 else index
+        return np.broadcast_to(columns, (batch, columns.shape[1])).astype(np.int32), index.ndim == 2
+
+    def check(self, index: np.ndarray, units: int | None) -> None:
+        """Raises a `ValueError` where an index names a unit that the model does not have."""
+        if units is not None and index.max() >= units:
+            raise ValueError(
+                f"Expected a target below {units}, the number of units of what is explained. "
+                f"Received: {int(index.max())}."
+                + (
+                    " A 0/1 label of a one-unit binary head is `keras_explain.targets.Label(y)`."
+                    if units == 1
+                    else ""
+                )
+            )
+
+    def without_index(self) -> Self:
+        """What of the target is part of a compiled function: all but the index, which is data."""
+        blank = copy.copy(self)
+        blank.__dict__.pop("structure", None)
+        blank.__dict__.pop("_content", None)
+        object.__setattr__(blank, "index", None)
+        return blank
+
+
+class Class(Target):
+    """The score of a class: an output unit, before the last softmax or sigmoid.
+
+    Args:
+        index: The class: an int, ints `[B]`, ints `[B, K]`; None for the predicted class, or for
+            the only unit of a one-unit output.
+        of: `"logit"` looks through a softmax, log-softmax or sigmoid at the end of the model
+            (fused, a layer of its own, or a raw operation); `"probability"` explains the
+            probability, applying softmax (one unit: sigmoid) to a model that ends in logits.
+        output: Which output, where the model has several: its name, key or position.
+
+    Example:
+        `explainer(model, x, target=kx.targets.Class(3, of="probability"))`
+    """
+
+    of: Literal["logit", "probability"] = "logit"
+    output: str | int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.of not in ("logit", "probability"):
+            raise ValueError(f"Expected `of` 'logit' or 'probability'. Received: {self.of!r}.")
+
+    def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
+        y = _units(outputs, self.output, self.of)
+        return _pick(y, index)
+
+
+class Label(Class):
+    """The score of a label: as `Class`, but right for binary heads too.
+
+    For a one-unit output, label 1 is the unit's logit and label 0 its negative (of probability:
+    p and 1 - p). For more units, the label is the class.
+    """
+
+    def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
+        y = _units(outputs, self.output, self.of)
+        if y.shape[-1] != 1:
+            return _pick(y, index)
+        positive = (1 - y) if self.of == "probability" else -y
+        return _pick(ops.concatenate([positive, y], axis=-1), index)
+
+
+class Regression(Target):
+    """An output unit exactly as the model returns it, whatever stands at its end.
+
+    Args:
+        index: The unit; None for the only one (of several: the largest).
+        output: Which output, where the model has several: its name, key or position.
+    """
+
+    output: str | int | None = None
+
+    def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
+        return _pick(_units(outputs, self.output, "value"), index)
+
+
+class Neuron(Target):
+    """A unit or channel of a layer.
+
+    Args:
+        layer: The layer, its name, or a path into nested models (`"backbone/conv_last"`).
+        index: An int (ints `[B]`, `[B, K]`): the channel, averaged over all positions.
+        unit: A tuple of ints: the one unit at that position, such as `(row, column, channel)`.
+    """
+
+    index: Index = None
+    layer: str = ""
+    unit: tuple[int, ...] | None = None
+
+    def __init__(self, layer: Any, index: Index = None, unit: tuple[int, ...] | None = None) -> None:
+        for name, value in (("layer", layer), ("index", index), ("unit", unit)):
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+        if index is None and unit is None:
+            raise ValueError(
+                "Expected a channel, as in `Neuron(layer, 3)`, or a unit, as in "
+                "`Neuron(layer, unit=(4, 4, 3))`. Received: neither."
+            )
+
+    def rows(self, batch: int) -> tuple[np.ndarray, bool]:
+        if self.unit is not None:
+            return np.zeros((batch, 1), np.int32), False
+        return super().rows(batch)
+
+    def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
+        activation = outputs.layer(self.layer)
+        if self.unit is None:
+            between = tuple(range(1, len(activation.shape) - 1))
+            return _pick(ops.mean(activation, axis=between) if between else activation, index)
+        shape = tuple(activation.shape[1:])
+        if len(self.unit) != len(shape) or any(
+            not 0 <= i < n for i, n in zip(self.unit, shape, strict=True)
+        ):
+            raise ValueError(
+                f"Expected the position of a unit inside the output {shape} of layer "
+                f"{self.layer!r}. Received: unit={self.unit}."
+            )
+        unit = activation[(slice(None), *self.unit)]
+        return ops.broadcast_to(unit[:, None], ops.shape(index)), index, None
+
+
+class Region(Target):
+    """A class in a region of a segmentation: its mean score over the region (Vinogradova 2020).
+
+    Args:
+        index: The class (channel); None for the one predicted at most positions.
+        mask: Booleans of one output's spatial shape; None for the positions where the class is the
+            predicted one.
+        of: As in `Class`.
+        output: Which output, where the model has several.
+
+    Reference:
+        - [Vinogradova et al., 2020](https://arxiv.org/abs/2002.11434), eq. 2, as a mean.
+    """
+
+    mask: Any = None
+    of: Literal["logit", "probability"] = "logit"
+    output: str | int | None = None
+
+    def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
+        y = outputs.tensor(self.output, self.of)
+        if len(y.shape) < 3:
+            raise ValueError(
+                "Expected a segmentation output [B, ..., classes] with spatial axes. Received: "
+                f"output of shape {tuple(y.shape)}. A class of a plain classifier is an int target."
+            )
+        spatial, classes = tuple(y.shape[1:-1]), y.shape[-1]
+        y = ops.reshape(y, (-1, int(np.prod(spatial)), classes))  # [n, S, C]
+        predicted = ops.cast(y > 0, "int32") - 1 if classes == 1 else ops.argmax(y, -1)[..., None]
+        members = ops.cast(predicted == ops.arange(classes), y.dtype)  # [n, S, C]
+        most = ops.cast(ops.argmax(ops.sum(members, 1), -1), "int32")[:, None]
+        if self.mask is not None:
+            if tuple(self.mask.shape) != spatial:
+                raise ValueError(
+                    f"Expected a mask of the output's spatial shape {spatial}. "
+                    f"Received: mask of shape {tuple(self.mask.shape)}."
+                )
+            members = ops.reshape(ops.cast(self.mask, y.dtype), (1, -1, 1))
+        means = ops.sum(y * members, 1) / ops.maximum(ops.sum(members, 1), 1)
+        return _pick(means, ops.where(index < 0, most, index))
+
+
+class Function(Target):
+    """A function of the model's outputs (as the model returns them) to scores `[B]`.
+
+    Example:
+        `kx.targets.Function(lambda y: y["price"][:, 0] - y["cost"][:, 0])`
+    """
+
+    index: None = None
+    fn: Callable[[Any], Tensor] | None = None
+
+    takes_index = False
+
+    def __init__(self, fn: Callable[[Any], Tensor]) -> None:
+        object.__setattr__(self, "index", None)
+        object.__setattr__(self, "fn", fn)
+        if not callable(fn):
+            raise TypeError(f"Expected a function of the model's outputs. Received: {fn!r}.")
+
+    def get_config(self) -> dict[str, Any]:
+        return {"fn": super().get_config()["fn"]}
+
+    def rows(self, batch: int) -> tuple[np.ndarray, bool]:
+        return np.zeros((batch, 1), np.int32), False
+
+    def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
+        assert self.fn is not None
+        score = ops.convert_to_tensor(self.fn(outputs.values))
+        if len(score.shape) != 1:
+            raise ValueError(
+                "Expected a function of the outputs that returns one score a sample, [B]. "
+                f"Received: scores of shape {tuple(score.shape)}."
+            )
+        return ops.broadcast_to(score[:, None], ops.shape(index)), index, None
+
+
+def as_target(target: Any) -> Target:
+    """What a user gave as target, as a `Target`."""
+    if isinstance(target, Target):
+        return target
+    if target is None or isinstance(target, (int, list, tuple, np.generic, np.ndarray)):
+        return Class(target)
+    if hasattr(target, "__array__"):
+        return Class(np.asarray(target))
+    raise TypeError(
+        "Expected a target: None, an int, ints [B], ints [B, K] or a `keras_explain.targets.Target`. "
+        f"Received: {target!r} of type {type(target).__name__}."
+    )
+
+
+def _units(outputs: Outputs, output: str | int | None, of: str) -> Tensor:
+    y = outputs.tensor(output, of)
+    if len(y.shape) == 1:
+        return y[:, None]
+    if len(y.shape) == 2:
+        return y
+    raise ValueError(
+        f"Expected an output of shape [B, classes]. Received: output of shape {tuple(y.shape)}. "
+        "A class of a segmentation is `keras_explain.targets.Region(index)`; any other score is "
+        "`keras_explain.targets.Function(fn)` with a function of the outputs -> [B]."
+    )
+
+
+def _pick(y: Tensor, index: Tensor) -> tuple[Tensor, Tensor, int]:
+    predicted = ops.cast(ops.argmax(y, axis=-1), "int32")[:, None]
+    index = ops.where(index < 0, predicted, index)
+    return ops.take_along_axis(y, index, axis=1), index, y.shape[-1]
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

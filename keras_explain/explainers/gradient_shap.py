@@ -1,0 +1,92 @@
+"""GradientSHAP (expected gradients)."""
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from keras import ops, tree
+
+from keras_explain import backend
+from keras_explain.core.explainer import Explainer
+from keras_explain.core.probe import Probe
+from keras_explain.core.reductions import Mean
+from keras_explain.explainers.smooth import noisy
+
+
+class GradientSHAP(Explainer):
+    """Integrated Gradients in expectation over a background: approximate Shapley values.
+
+    `values = E[(x - x') * dS_c(x' + a (x - x')) / dx]`, x' a row of the background, a in [0, 1]
+
+    Each of the `samples` takes one row (in random order, each equally often) and one a (stratified
+    over [0, 1]). The values sum in expectation to the score less the mean score of the rows taken,
+    which is in `extras["base_values"]` `[B]`; the gap is in `extras["convergence_delta"]` `[B]`.
+
+    Args:
+        background: Rows `[N, ...]` that stand for "a feature is not known", of the input's nest.
+        samples: The number of gradients a sample.
+        noise: The standard deviation of Gaussian noise added to x, as a share of each sample's own
+            range.
+
+    Reference:
+        - [Erion et al., 2021](https://arxiv.org/abs/1906.10670), equation 3
+        - [Lundberg and Lee, 2017](https://arxiv.org/abs/1705.07874)
+    """
+
+    background: Any
+    samples: int = 50
+    noise: float = 0.0
+
+    reduce = Mean()
+    measured_from: ClassVar[Literal["shared references"]] = "shared references"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise ValueError(f"Expected at least 1 sample. Received: samples={self.samples}.")
+        if not self.noise >= 0:
+            raise ValueError(f"Expected noise of 0 or more. Received: noise={self.noise}.")
+
+    def check(self, x: Any) -> None:
+        rows, leaves = tree.flatten(self.background), tree.flatten(x)
+        received = [np.shape(row) for row in rows]
+        if [shape[1:] for shape in received] != [leaf.shape[1:] for leaf in leaves] or any(
+            shape[0] != received[0][0] or shape[0] == 0 for shape in received
+        ):
+            expected = ", ".join(str(("N", *leaf.shape[1:])) for leaf in leaves).replace("'", "")
+            raise ValueError(
+                f"Expected a background of shape {expected}, N rows like the input's. "
+                f"Received: {', '.join(map(str, received))}."
+            )
+
+    def passes(self, seed: int) -> dict[str, Any]:
+        n = len(tree.flatten(self.background)[0])
+        order = [
+            backend.random_permutation(seed, n, stream=1 + i) for i in range(-(-self.samples // n))
+        ]
+        strata = backend.random_permutation(seed, self.samples)
+        alpha = (strata + backend.random_uniform(seed, (self.samples,))) / self.samples
+        return {
+            "reference": np.concatenate(order)[: self.samples],
+            "alpha": alpha.astype(np.float32),
+            "key": backend.random_keys(seed, self.samples),
+        }
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        if self.noise:
+            x = noisy(probe, x, self.noise, pass_["key"])
+        start = probe.point(self._rows(probe.inputs, pass_["reference"]))
+        point = tree.map_structure(
+            lambda a, b: a + probe.per_row(pass_["alpha"], a) * (b - a), start, x
+        )
+        gradient = probe.gradient(point, target)
+        return tree.map_structure(lambda g, a, b: g * (b - a), gradient, start, x)
+
+    def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
+        return self._rows(x, passes["reference"])
+
+    def _rows(self, x: Any, position: Any) -> Any:
+        rows = [
+            ops.cast(ops.take(rows, position, axis=0), leaf.dtype)
+            for rows, leaf in zip(tree.flatten(self.background), tree.flatten(x), strict=True)
+        ]
+        return tree.pack_sequence_as(x, rows)

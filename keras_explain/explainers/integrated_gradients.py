@@ -1,0 +1,73 @@
+"""Integrated Gradients."""
+
+from typing import Any
+
+import numpy as np
+from keras import ops, tree
+
+from keras_explain.core import baselines
+from keras_explain.core.explainer import Explainer
+from keras_explain.core.probe import Probe
+
+
+class IntegratedGradients(Explainer):
+    """The gradient averaged along the straight line from a baseline x' to the input x.
+
+    `values = (x - x') * integral over a in [0, 1] of dS_c(x' + a (x - x')) / dx`
+
+    The integral is a Gauss-Legendre sum, which is exact for polynomials of degree `2 steps - 1`.
+    The values sum to `S_c(x) - S_c(x')`; how far they are from it is in
+    `extras["convergence_delta"]` `[B]`, and `S_c(x')` in `extras["base_values"]` `[B]`.
+
+    Args:
+        steps: The number of points on the line.
+        baseline: A number, an array of one sample's shape or `[B, ...]`, or an object of
+            `keras_explain.baselines`. For token ids, the ids whose embeddings are the baseline.
+        multiply_by_inputs: Whether to multiply by `x - x'`; without it the values are the averaged
+            gradient (and have no convergence delta).
+
+    Reference:
+        - [Sundararajan et al., 2017](https://arxiv.org/abs/1703.01365), equation 1
+    """
+
+    steps: int = 50
+    baseline: Any = 0.0
+    multiply_by_inputs: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"Expected at least 1 step. Received: steps={self.steps}.")
+
+    @property
+    def measured_from(self) -> Any:
+        return "own reference" if self.multiply_by_inputs else None
+
+    def check(self, x: Any) -> None:
+        baselines.check(self.baseline, x)
+
+    def passes(self, seed: int) -> dict[str, Any]:
+        node, weight = np.polynomial.legendre.leggauss(self.steps)
+        return {
+            "alpha": ((node + 1) / 2).astype(np.float32),
+            "weight": (weight / 2).astype(np.float32),
+        }
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        start = self._start(probe)
+        point = tree.map_structure(
+            lambda a, b: a + probe.per_row(pass_["alpha"], a) * (b - a), start, x
+        )
+        gradient = probe.gradient(point, target)
+        return tree.map_structure(lambda g: probe.per_row(pass_["weight"], g) * g, gradient)
+
+    def finish(self, probe: Probe, total: Any, x: Any) -> Any:
+        if not self.multiply_by_inputs:
+            return total
+        return tree.map_structure(lambda t, a, b: t * (b - a), total, self._start(probe), x)
+
+    def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
+        return baselines.apply(self.baseline, x, row)
+
+    def _start(self, probe: Probe) -> Any:
+        return probe.point(baselines.apply(self.baseline, probe.inputs, probe.row))

@@ -1,0 +1,41 @@
+"""Saliency and Input x Gradient."""
+
+from typing import Any
+
+from keras import ops, tree
+
+from keras_explain.core.explainer import Explainer
+from keras_explain.core.probe import Probe
+
+
+class Saliency(Explainer):
+    """How strongly the score reacts to each input feature: its gradient.
+
+    `values = |dS_c / dx|`, of the input's shape; signed with `absolute=False`.
+
+    Args:
+        absolute: Whether to take the magnitude.
+
+    Reference:
+        - [Simonyan et al., 2014](https://arxiv.org/abs/1312.6034), section 3.1
+    """
+
+    absolute: bool = True
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        gradient = probe.gradient(x, target)
+        return tree.map_structure(ops.absolute, gradient) if self.absolute else gradient
+
+
+class InputXGradient(Explainer):
+    """The first-order share of each feature in the score.
+
+    `values = x * dS_c / dx`, of the input's shape. For a network of ReLUs without biases they sum
+    to the score.
+
+    Reference:
+        - [Shrikumar et al., 2017](https://arxiv.org/abs/1605.01713)
+    """
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        return tree.map_structure(ops.multiply, x, probe.gradient(x, target))

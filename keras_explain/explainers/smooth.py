@@ -1,0 +1,97 @@
+"""SmoothGrad, SquareGrad and VarGrad: any explainer, averaged over noisy copies of the input."""
+
+import abc
+from typing import Any
+
+import numpy as np
+from keras import ops, tree
+
+from keras_explain import backend
+from keras_explain.core.explainer import Explainer, get
+from keras_explain.core.probe import Probe
+from keras_explain.core.reductions import Mean, MeanSquare, Variance
+from keras_explain.explainers.saliency import Saliency
+
+
+def noisy(probe: Probe, x: Any, noise: float, keys: Any) -> Any:
+    """`x` plus Gaussian noise of `noise` times each sample's own range (max - min)."""
+
+    def add(leaf: Any, normal: Any) -> Any:
+        axes = tuple(range(1, len(leaf.shape)))
+        span = ops.max(leaf, axes, keepdims=True) - ops.min(leaf, axes, keepdims=True)
+        return leaf + noise * span * normal
+
+    return tree.map_structure(add, x, probe.noise(keys, x))
+
+
+class _Noisy(Explainer, abc.ABC):
+    """What the three share; they differ in how the samples are reduced."""
+
+    explainer: Any = Saliency(absolute=False)
+    samples: int = 50
+    noise: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "explainer", get(self.explainer))
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise ValueError(f"Expected at least 1 sample. Received: samples={self.samples}.")
+        if not self.noise >= 0:
+            raise ValueError(f"Expected noise of 0 or more. Received: noise={self.noise}.")
+
+    def check(self, x: Any) -> None:
+        self.explainer.check(x)
+
+    def passes(self, seed: int) -> dict[str, Any]:
+        inner = self.explainer.passes(seed)
+        return {
+            "key": backend.random_keys(seed, self.samples, stream=2),
+            "inner": tree.map_structure(
+                lambda p: np.broadcast_to(p, (self.samples, *np.shape(p))), inner
+            ),
+        }
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        x = noisy(probe, x, self.noise, pass_["key"])
+        return self.explainer.within(probe, x, target, pass_["inner"])
+
+
+class SmoothGrad(_Noisy):
+    """The mean of an explanation over noisy copies of the input.
+
+    `values = mean over g of E(x + g)`, `g ~ N(0, (noise * (max x - min x))^2)`, signed.
+
+    Args:
+        explainer: The explainer E; by default the signed gradient, as in the paper.
+        samples: The number of noisy copies.
+        noise: The standard deviation of the noise, as a share of each sample's own range.
+
+    Reference:
+        - [Smilkov et al., 2017](https://arxiv.org/abs/1706.03825)
+    """
+
+    reduce = Mean()
+
+
+class SquareGrad(_Noisy):
+    """The mean of the squares of an explanation over noisy copies of the input.
+
+    `values = mean over g of E(x + g)^2`; the arguments are those of `SmoothGrad`.
+
+    Reference:
+        - [Hooker et al., 2019](https://arxiv.org/abs/1806.10758), section 3
+    """
+
+    reduce = MeanSquare()
+
+
+class VarGrad(_Noisy):
+    """The variance of an explanation over noisy copies of the input.
+
+    `values = mean over g of (E(x + g) - mean E)^2`; the arguments are those of `SmoothGrad`.
+
+    Reference:
+        - [Adebayo et al., 2018](https://arxiv.org/abs/1810.03307), section 2
+    """
+
+    reduce = Variance()
