@@ -6,7 +6,6 @@ traces.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -55,33 +54,41 @@ def compile(fn: Callable, *specs: Nest) -> Callable:  # named after the act, as 
     A `tf.function` of the user's that `fn` reaches is inlined: inside a call of its own, its layers
     and its last activation could be neither seen nor replaced.
     """
-    concrete = tf.function(fn, autograph=False).get_concrete_function(*specs)
-    if not _calls_functions(concrete.graph):
-        return concrete
-    with _functions_inlined():
-        try:
-            return tf.function(fn, autograph=False).get_concrete_function(*specs)
-        except tf.errors.OperatorNotAllowedInGraphError as error:
-            raise ValueError(
-                "The model calls a tf.function with Python control flow on tensors, which can't be "
-                "opened to explain what is inside. Remove its @tf.function decorator, or write the "
-                f"control flow with keras.ops.cond and keras.ops.while_loop. Cause: {error}"
-            ) from error
+    graphs = []
+
+    def noted(*args: Nest) -> Nest:
+        graphs.append(tf.compat.v1.get_default_graph())
+        return fn(*args)
+
+    try:
+        concrete = tf.function(noted, autograph=False).get_concrete_function(*specs)
+    except Exception:
+        if not (graphs and _calls_functions(graphs[0])):
+            raise
+    else:
+        if not _calls_functions(concrete.graph):
+            return concrete
+    return _compile_inlined(fn, *specs)
+
+
+def _compile_inlined(fn: Callable, *specs: Nest) -> Callable:
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        return tf.function(fn, autograph=False).get_concrete_function(*specs)
+    except tf.errors.OperatorNotAllowedInGraphError as error:
+        raise ValueError(
+            "The model calls a tf.function with Python control flow on tensors, which can't be "
+            "opened to explain what is inside. Remove its @tf.function decorator, or write the "
+            f"control flow with keras.ops.cond and keras.ops.while_loop. Cause: {error}"
+        ) from error
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _calls_functions(graph: tf.Graph) -> bool:
     called = {"PartitionedCall", "StatefulPartitionedCall"}
     return any(op.type in called for op in graph.get_operations())
-
-
-@contextmanager
-def _functions_inlined():
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
 
 
 def to_tensors(nest: Nest) -> Nest:

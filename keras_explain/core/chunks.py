@@ -38,13 +38,13 @@ def run(
     seed: int,
 ) -> dict[str, Any]:
     """Explains every row; the fields of an `Explanation` but for `x` and `explainer`."""
-    work = _Work(explainer, opened, x, target, seed)
     batch = tree.flatten(x)[0].shape[0]
     index, many = target.rows(batch)  # [B, K]
     rows, classes = np.repeat(np.arange(batch, dtype=np.int32), index.shape[1]), index.shape[1]
     size = _batch_size(batch_size, opened, x)
+    work = _Work(explainer, opened, x, target, size, seed)
     parts = [
-        work.group(rows[i : i + n], index.reshape(-1, 1)[i : i + n], max(1, size // n))
+        work.group(rows[i : i + n], index.reshape(-1, 1)[i : i + n])
         for i, n in _groups(len(rows), size)
     ]
 
@@ -81,9 +81,15 @@ class _Work:
     """One call of an explainer: its compiled functions, and the arrays that go into them."""
 
     def __init__(
-        self, explainer: "Explainer", opened: OpenModel, x: Nest, target: Target, seed: int
+        self,
+        explainer: "Explainer",
+        opened: OpenModel,
+        x: Nest,
+        target: Target,
+        size: int,
+        seed: int,
     ) -> None:
-        self.explainer, self.opened, self.x = explainer, opened, x
+        self.explainer, self.opened, self.x, self.size = explainer, opened, x, size
         self.target = target.without_index()
         self.passes = tree.map_structure(np.asarray, explainer.passes(seed))
         self.own_arrays = backend.to_tensors(explainer.arrays())
@@ -98,13 +104,13 @@ class _Work:
         self.key = (signature, structure)
         self._target_structure = self.target.structure
 
-    def group(self, rows: np.ndarray, index: np.ndarray, passes_at_once: int) -> dict[str, Any]:
+    def group(self, rows: np.ndarray, index: np.ndarray) -> dict[str, Any]:
         """Explains some rows; arrays `[rows, ...]`."""
         x = tree.map_structure(lambda leaf: leaf[rows], self.x)
         x, rows, index = backend.to_tensors((x, rows, index))
         if self.passes:
             scores, index = self._score(x, x, rows, index)
-            values = self._in_passes(x, rows, index, passes_at_once)
+            values = self._in_passes(x, rows, index)
             result = {"scores": scores, "index": index, **values}
         else:
             whole = self._function("whole", self._whole)
@@ -116,8 +122,9 @@ class _Work:
             result |= _completeness(result, np.asarray(self._base_values(x, rows, index))[:, 0])
         return result
 
-    def _in_passes(self, x: Nest, rows: Tensor, index: Tensor, at_once: int) -> dict[str, Any]:
+    def _in_passes(self, x: Nest, rows: Tensor, index: Tensor) -> dict[str, Any]:
         chunk = self._function("chunk", self._chunk)
+        at_once = max(1, self.size // len(rows))
         stats = None
         for i in range(0, len(tree.flatten(self.passes)[0]), at_once):
             passes = tree.map_structure(lambda p, i=i: p[i : i + at_once], self.passes)
@@ -138,18 +145,28 @@ class _Work:
         points = references.call(x, rows, self.passes, self._arrays)
         if self.explainer.measured_from == "own reference":
             return self._score(x, points, rows, index)[0]
+        return self._mean_score(x, points, rows, index)
+
+    def _mean_score(self, x: Nest, points: Nest, rows: Tensor, index: Tensor) -> Tensor:
+        """The mean score `[rows, 1]` of shared references, for each row's class.
+
+        Without sites the score of a reference depends on the row's class alone, so each reference
+        is seen once, with the classes of all rows; else (masks) beside each row.
+        """
         count = len(tree.flatten(points)[0])
-        if not any(self.sites):
-            every = ops.tile(ops.reshape(index, (1, -1)), (count, 1))  # [references, rows]
-            row = ops.zeros((count,), "int32")
-            return ops.mean(self._score(points, points, row, every)[0], axis=0)[:, None]
+        at_once = 1 if any(self.sites) else self.size
         total = 0.0
-        for i in range(count):
-            one = tree.map_structure(
-                lambda p, leaf, i=i: ops.broadcast_to(p[i : i + 1], ops.shape(leaf)), points, x
-            )
-            total += self._score(x, one, rows, index)[0] / count
-        return total
+        for i in range(0, count, at_once):
+            some = tree.map_structure(lambda p, i=i: p[i : i + at_once], points)
+            if any(self.sites):
+                some = tree.map_structure(lambda p, v: ops.broadcast_to(p, ops.shape(v)), some, x)
+                total += self._score(x, some, rows, index)[0]
+            else:
+                n = len(tree.flatten(some)[0])
+                every = ops.tile(ops.reshape(index, (1, -1)), (n, 1))  # [n, rows]
+                scores = self._score(some, some, ops.zeros((n,), "int32"), every)[0]
+                total += ops.sum(scores, axis=0)[:, None]
+        return total / count
 
     def _check(self, index: Tensor, function: Compiled) -> None:
         self.target.check(np.asarray(index), function.facts["units"])

@@ -214,6 +214,7 @@ class Probe:
         self.outputs: Outputs | None = None
         self.index: Tensor | None = None
         self.last_scores: Tensor | None = None
+        self._mapped: Tensor | None = None
 
     # Points
 
@@ -281,7 +282,7 @@ class Probe:
         gradient = backend.gradients(scores, [call.output])[0]
         if gradient is None:
             raise ValueError(self._cut_message(scores, call.output, f"layer {call.path!r}"))
-        self.facts["layer"] = call.path
+        self._mapped = call.output
         return tuple(
             _channels_last(self.outputs._cut(tensor), call.node) for tensor in (call.output, gradient)
         )
@@ -296,7 +297,8 @@ class Probe:
         """Maps `[n, h, w]` (or `[n, t]`, `[n, d, h, w]`) at the input's size, bilinearly."""
         spatial = len(maps.shape) - 1
         leaves = [x for x in tree.flatten(self.inputs) if len(x.shape) in (spatial + 1, spatial + 2)]
-        leaves = [x for x in leaves if backend.depends_on(maps, x)] or leaves
+        source = maps if self._mapped is None else self._mapped
+        leaves = [x for x in leaves if backend.depends_on(source, x)] or leaves
         if not leaves:
             raise ValueError(
                 f"Expected an input with {spatial} spatial axes to lay the map over. Received: "
