@@ -4,6 +4,7 @@ from keras_explain import backend
 
 backend.require_tensorflow()
 
+from keras_explain import callbacks, plots, sinks  # noqa: E402
 from keras_explain.core import baselines, targets  # noqa: E402
 from keras_explain.core.explainer import Explainer, get  # noqa: E402
 from keras_explain.core.explanation import Explanation  # noqa: E402
@@ -31,6 +32,9 @@ __all__ = [
     "SquareGrad",
     "VarGrad",
     "baselines",
+    "callbacks",
     "get",
+    "plots",
+    "sinks",
     "targets",
 ]

@@ -1,0 +1,126 @@
+"""Prints all tables as Markdown: `python -m benchmarks`."""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import statistics
+import subprocess
+import sys
+
+from benchmarks import callback, completeness
+from benchmarks.contestants import METHODS, STEPS, installed
+from benchmarks.subjects import SUBJECTS
+from benchmarks.timing import interleaved, ratio, seconds
+
+FIRST_CALLS = ("Grad-CAM", f"Integrated Gradients, {STEPS} steps")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds per row")
+    parser.add_argument("--only", choices=list(TABLES), help="print one table")
+    parser.add_argument("--first-call", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.first_call:
+        print(_first_call(*options.first_call))
+        return
+    print(_machine(), end="\n\n")
+    for name, table in TABLES.items():
+        if options.only in (None, name):
+            table(options.rounds)
+
+
+def next_calls(rounds: int) -> None:
+    """The time of a call after the first, per method, network and library."""
+    print("### Next calls\n\nMedian seconds; in brackets the median ratio to the bare loop.\n")
+    _row("network", "method", "keras_explain", "bare", "xplique", "tf-explain")
+    _row(*["---"] * 6)
+    for subject, make in SUBJECTS.items():
+        model, x, y = make()
+        for method, makers in METHODS.items():
+            works = {name: m(model, x, y) for name, m in makers.items() if installed(name)}
+            interleaved(works, 1)
+            times = interleaved(works, rounds)
+            cells = [_cell(times, name) for name in ("keras_explain", "bare", "xplique", "tf-explain")]
+            _row(subject, method, *cells)
+    print()
+
+
+def first_calls(rounds: int) -> None:
+    """The time of the first call in a new process, where tracing counts."""
+    print("### First calls\n\nSeconds in a process of its own, tracing included; medians.\n")
+    _row("network", "method", "keras_explain", "bare", "ratio")
+    _row(*["---"] * 5)
+    for subject in SUBJECTS:
+        for method in FIRST_CALLS:
+            times: dict[str, list[float]] = {"keras_explain": [], "bare": []}
+            for _ in range(max(1, rounds // 2)):
+                for name in times:
+                    times[name].append(_in_new_process(subject, method, name))
+            a, b = (statistics.median(times[name]) for name in times)
+            _row(subject, method, f"{a:.2f}", f"{b:.2f}", f"{ratio(times, *times):.2f}")
+    print()
+
+
+def goal(rounds: int) -> None:
+    """The number of points, and the time, to a completeness gap of 1 %."""
+    print("### Integrated Gradients to a completeness gap of 1 %\n")
+    _row("network", "sum", "points", "seconds of as many gradients")
+    _row(*["---"] * 4)
+    for subject, make in SUBJECTS.items():
+        model, x, y = make()
+        x, y = x[:8], y[:8]
+        one = METHODS["Saliency"]["bare"](model, x, y)
+        each = statistics.median(interleaved({"one": one}, rounds)["one"])
+        for name, points in completeness.points_to_goal(model, x, y).items():
+            shown = ("above 128", "") if points is None else (points, f"{points * each:.2f}")
+            _row(subject, name, *shown)
+    print()
+
+
+def epochs(rounds: int) -> None:
+    """What the callback costs in training."""
+    print("### The callback, 60,000 pictures of 28 x 28, 3 explainers, 8 samples\n")
+    times = callback.epochs(rounds)
+    without, with_ = (statistics.median(times[name]) for name in ("without", "with"))
+    _row("epoch without", "epoch with", "added", "start of training")
+    _row(*["---"] * 4)
+    start = statistics.median(times["start"])
+    _row(f"{without:.2f} s", f"{with_:.2f} s", f"{callback.added(times):.1%}", f"{start:.2f} s")
+    print()
+
+
+TABLES = {"next": next_calls, "first": first_calls, "goal": goal, "callback": epochs}
+
+
+def _first_call(subject: str, method: str, name: str) -> float:
+    work = METHODS[method][name](*SUBJECTS[subject]())
+    return seconds(work)
+
+
+def _in_new_process(*case: str) -> float:
+    command = [sys.executable, "-m", "benchmarks", "--first-call", *case]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def _cell(times: dict[str, list[float]], name: str) -> str:
+    if name not in times:
+        return ""
+    return f"{statistics.median(times[name]):.3f} ({ratio(times, name, 'bare'):.2f})"
+
+
+def _row(*cells: object) -> None:
+    print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
+def _machine() -> str:
+    packages = ("tensorflow", "keras", "xplique", "tf-explain")
+    found = [f"{p} {importlib.metadata.version(p)}" for p in packages if installed(p)]
+    system = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
+    return ", ".join([system, *found])
+
+
+if __name__ == "__main__":
+    main()
