@@ -1,0 +1,396 @@
+"""From numbers to coloured pictures: NumPy table look-ups on the whole batch, nothing else.
+
+Every function takes and returns a batch, and treats its pictures alike: one range, one colour
+scale. So two pictures of a batch can be compared, and a picture coloured alone (with the same
+limit) is the same as in its batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Pictures = npt.NDArray[np.uint8]  # [B, H, W, 3]
+Maps = npt.NDArray[np.float32]  # [B, H, W]
+
+NAN_COLOUR = (128, 128, 128)
+
+_SMALLEST_SIDE = 8  # of [B, H, W]: smaller ones are rather series or tables
+_SLACK = 0.05  # resampling overshoots a range by about this share of it
+
+_HALF_STEPS = 128  # a diverging table has this many colours on each side of zero
+_LUMA = np.array([299, 587, 114], np.int32)  # per mille; integers, so a batch rounds as one row
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blend:
+    """How colours lie over a greyed picture.
+
+    The picture fades towards the colour of zero (black or white), so that all colours stand out,
+    and shades the colours, so that the object is seen through the most opaque ones.
+    """
+
+    black: float  # the backdrop of a black pixel, in [0, 1]
+    white: float
+    shade: float  # what a colour is multiplied by over a black pixel; 1 over a white one
+    power: float  # opacity grows as |map| ** power
+    vivid: float  # the colours nearest zero, dark or pale, are not used: this share of each side
+
+
+_BLENDS = {
+    False: _Blend(black=0.05, white=0.65, shade=0.7, power=0.9, vivid=0.3),
+    True: _Blend(black=0.3, white=0.95, shade=0.7, power=0.6, vivid=0.75),
+}
+_TONE = 0.8  # below 1 brightens dark pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class _Range:
+    """A preprocessing that `x * scale + shift` undoes, giving a picture in [0, 1]."""
+
+    scale: Any = 1.0  # a number, or one for each channel
+    shift: Any = 0.0
+    least: float = 0.0  # what |x| must reach somewhere, else x is of a smaller range
+    reverse: bool = False  # blue comes first
+
+    def undo(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        unit = x * np.float32(self.scale) + np.float32(self.shift)
+        return unit[..., ::-1] if self.reverse else unit
+
+    def fits(self, low: npt.NDArray[np.float32], high: npt.NDArray[np.float32]) -> bool:
+        if np.size(self.shift) not in (1, len(low)):
+            return False
+        unit = self.undo(np.stack([low, high]))
+        inside = (unit >= -_SLACK).all() and (unit <= 1 + _SLACK).all()
+        return bool(inside and max(-low.min(), high.max()) >= self.least)
+
+
+# The first that fits counts. A [0, 255] batch is above 64 somewhere; digits of [0, 16] are not.
+_RANGES = {
+    "unit": _Range(),
+    "half": _Range(shift=0.5),
+    "symmetric": _Range(scale=0.5, shift=0.5),
+    "torch": _Range(scale=(0.229, 0.224, 0.225), shift=(0.485, 0.456, 0.406)),
+    "byte": _Range(scale=1 / 255, least=64),
+    "caffe": _Range(
+        scale=1 / 255,
+        shift=(103.939 / 255, 116.779 / 255, 123.68 / 255),
+        least=8,
+        reverse=True,
+    ),
+}
+
+
+def to_uint8(x: Any, to_image: Callable[[Any], Any] | None = None) -> Pictures:
+    """Turns model inputs back into pictures, undoing the usual preprocessing.
+
+    Without `to_image`, `guess_range(x)` says how. The decision is made once for the batch, never
+    per picture. A batch that does not show its range (all of [-1, 1] above zero, say) can be
+    guessed wrong: then give `to_image`.
+
+    Args:
+        x: Inputs `[B, H, W, C]`, `[B, C, H, W]` or `[B, H, W]`. One channel is grey, three are
+            colours, the fourth of four is left out; any other number is averaged.
+        to_image: A function `x -> pictures`, shaped as `x` may be, in [0, 1] or [0, 255].
+
+    Returns:
+        Pictures `[B, H, W, 3]`.
+
+    Raises:
+        ValueError: If `x`, or what `to_image` makes of it, is not a batch of pictures.
+    """
+    pictures = np.asarray(x)
+    if to_image is not None:
+        pictures = _made_by(to_image, x)
+    channels = _colour_channels(pictures)
+    kind = guess_range(channels) if to_image is None else _plain_range(channels)
+    undo = (_RANGES.get(kind) or _stretched(channels)).undo
+    levels = np.rint(255 * undo(channels.astype(np.float32)))
+    levels = np.nan_to_num(levels, nan=0.0, posinf=255.0, neginf=0.0).clip(0, 255)
+    return np.repeat(levels.astype(np.uint8), 3 // levels.shape[-1], axis=-1)
+
+
+def guess_range(x: Any) -> str:
+    """Names the preprocessing that a batch of pictures went through, from its extremes.
+
+    The first that holds, up to a few per cent of overshoot:
+
+    | name       | range                                        | shown as                      |
+    |------------|----------------------------------------------|-------------------------------|
+    | `unit`     | [0, 1]; a dim batch stays dim                | `x`                           |
+    | `half`     | [-0.5, 0.5]                                  | `x + 0.5`                     |
+    | `symmetric`| [-1, 1] (`x / 127.5 - 1`)                    | `(x + 1) / 2`                 |
+    | `torch`    | 3 channels in `([0, 1] - mean) / std`        | `x * std + mean`              |
+    | `byte`     | [0, 255], 64 or more somewhere; all uint8    | `x / 255`                     |
+    | `caffe`    | 3 channels in [0, 255] - mean, blue first    | `(x + mean) / 255`, red first |
+    | `minmax`   | anything else                                | `(x - min) / (max - min)`     |
+
+    The means and deviations are ImageNet's. Non-finite values are ignored.
+
+    Args:
+        x: Pictures `[B, H, W, C]`, channels last.
+
+    Returns:
+        One of the names above.
+    """
+    x = np.asarray(x)
+    if x.dtype == np.uint8:
+        return "byte"
+    low, high = _extremes(x)
+    fitting = (name for name, kind in _RANGES.items() if kind.fits(low, high))
+    return next(fitting, "minmax")
+
+
+def picture_size(x: Any) -> tuple[int, int] | None:
+    """Height and width of inputs that can be shown as pictures.
+
+    Args:
+        x: An array. `[B, H, W, C]` and `[B, C, H, W]` are pictures; `[B, H, W]` may be a series or
+            a table as well, and is a picture if both sides have 8 or more.
+
+    Returns:
+        `(H, W)`, or None where `x` is not a batch of pictures.
+    """
+    shape = np.shape(x)
+    if len(shape) == 4:
+        return (shape[2], shape[3]) if _channels_first(shape) else (shape[1], shape[2])
+    if len(shape) == 3 and min(shape[1:]) >= _SMALLEST_SIDE:
+        return (shape[1], shape[2])
+    return None
+
+
+def to_maps(values: Any) -> Maps:
+    """Sums attributions over the channels, with their signs; maps without channels pass through.
+
+    Args:
+        values: Attributions `[B, H, W, C]` or `[B, C, H, W]`, or maps `[B, H, W]`.
+
+    Returns:
+        Maps `[B, H, W]`.
+
+    Raises:
+        ValueError: If `values` has another rank.
+    """
+    maps: Maps = np.asarray(values, np.float32)
+    return maps if maps.ndim == 3 else _channels_last(maps, "attributions").sum(axis=-1)
+
+
+def limit_of(maps: Any, percentile: float = 99.5) -> float:
+    """The one colour limit of a batch: a high percentile of |map| that a few outliers don't move.
+
+    Where more pixels than that are zero, the maximum takes its place.
+
+    Args:
+        maps: Maps of any shape. Non-finite values are ignored.
+        percentile: In (0, 100]; 100 is the maximum.
+
+    Returns:
+        A limit for both signs: colours span [-limit, limit] or [0, limit]. 0 if all is zero.
+    """
+    size = np.abs(np.asarray(maps, np.float32))
+    size = size[np.isfinite(size)]
+    if size.size == 0:
+        return 0.0
+    return float(np.percentile(size, percentile)) or float(size.max())
+
+
+def is_signed(maps: Any) -> bool:
+    """Whether maps have negative values, and so want the diverging colours."""
+    return bool((np.asarray(maps) < 0).any())
+
+
+def colorize(maps: Any, limit: float, signed: bool | None = None) -> Pictures:
+    """Colours maps: zero to limit in a sequential table, or -limit to limit in a diverging one.
+
+    Both tables can be told apart by the colour-blind. Zero is the first colour of the sequential
+    table and the exact centre of the diverging one; what lies outside is clipped.
+
+    Args:
+        maps: Maps `[B, H, W]`. NaN becomes `NAN_COLOUR`.
+        limit: What the last colour stands for, as `limit_of` finds it.
+        signed: Which table; `None` takes the diverging one if any value is negative. Say it where
+            several batches are to be compared.
+
+    Returns:
+        Pictures `[B, H, W, 3]`.
+    """
+    signed = is_signed(maps) if signed is None else signed
+    return colour_table(signed)[_levels(maps, limit, signed)]
+
+
+def overlay(
+    pictures: Pictures,
+    maps: Any,
+    limit: float,
+    signed: bool | None = None,
+    strength: float = 0.9,
+) -> Pictures:
+    """Lays maps over greyed pictures: the larger |map|, the more opaque.
+
+    `(1 - a) * grey + a * colour * shade`, with the opacity `a = strength * (|map| / limit) ** p`:
+    where a map is zero, nothing hides the picture; where it is largest, the colour is darker over
+    dark pixels. Both `grey` and `shade` grow with the pixel's brightness.
+
+    Args:
+        pictures: Pictures `[B, H, W, 3]` uint8.
+        maps: Maps `[B, H, W]` of the same size. NaN becomes `NAN_COLOUR`.
+        limit: As in `colorize`.
+        signed: As in `colorize`.
+        strength: Opacity at the limit, in [0, 1].
+
+    Returns:
+        Pictures `[B, H, W, 3]`.
+
+    Raises:
+        ValueError: If the sizes of pictures and maps differ.
+    """
+    maps = np.asarray(maps)
+    if maps.shape != pictures.shape[:3]:
+        raise ValueError(
+            "Expected maps of the pictures' size. "
+            f"Received: maps of shape {maps.shape}, pictures of shape {pictures.shape}. "
+            "Resize the maps to [B, H, W] of the pictures first."
+        )
+    signed = is_signed(maps) if signed is None else signed
+    opacity, colour, backdrop, shade = _overlay_tables(signed)
+    levels = _levels(maps, limit, signed)
+    brightness = (pictures @ _LUMA + 500) // 1000
+    a = (strength * opacity)[levels]
+    mixed = (a * shade[brightness])[..., None] * colour[levels]
+    mixed += ((1 - a) * backdrop[brightness])[..., None]
+    mixed[np.isnan(maps)] = NAN_COLOUR
+    return mixed.round().astype(np.uint8)
+
+
+def enlarge(pictures: Pictures, at_least: int = 128) -> Pictures:
+    """Enlarges pictures by a whole factor, so that tiny ones can be seen; pixels stay squares.
+
+    Args:
+        pictures: Pictures `[B, H, W, ...]`.
+        at_least: What the longer side shall have at least, in pixels.
+
+    Returns:
+        Pictures `[B, f * H, f * W, ...]` with the smallest such `f`.
+    """
+    factor = max(1, -(-at_least // max(pictures.shape[1:3])))
+    return np.repeat(np.repeat(pictures, factor, axis=1), factor, axis=2)
+
+
+@functools.cache
+def colour_table(signed: bool) -> npt.NDArray[np.uint8]:
+    """The colours `[N + 1, 3]` of `colorize`: N from the lowest value to the highest, then NaN's.
+
+    The diverging table has an odd N, so that zero has a colour of its own in the middle.
+    """
+    from matplotlib import colormaps
+
+    if signed:
+        colours = colormaps["RdBu_r"](np.linspace(0.08, 0.92, 2 * _HALF_STEPS + 1))
+    else:
+        colours = colormaps["inferno"](np.arange(256))
+    table = np.vstack([np.rint(255 * colours[:, :3]), NAN_COLOUR]).astype(np.uint8)
+    table.flags.writeable = False
+    return table
+
+
+@functools.cache
+def _overlay_tables(signed: bool) -> tuple[npt.NDArray[Any], ...]:
+    """Opacity `[N + 1]` and colour `[N + 1, 3]` by level, backdrop and shade `[256]` by grey."""
+    blend = _BLENDS[signed]
+    table = colour_table(signed).astype(np.float32)
+    share = np.zeros(len(table), np.float32)  # the last is NaN's
+    share[:-1] = np.linspace(-1 if signed else 0, 1, len(table) - 1)
+    vivid = np.sign(share) * (blend.vivid + (1 - blend.vivid) * np.abs(share))
+    tone = (np.linspace(0, 1, 256) ** _TONE).astype(np.float32)
+    return (
+        np.abs(share) ** blend.power,
+        table[_levels(vivid, 1.0, signed)],
+        255 * (blend.black + (blend.white - blend.black) * tone),
+        blend.shade + (1 - blend.shade) * tone,
+    )
+
+
+def _levels(maps: Any, limit: float, signed: bool) -> npt.NDArray[np.intp]:
+    """The row of the colour table for each value."""
+    values = np.asarray(maps, np.float32)
+    unknown = np.isnan(values)
+    share = np.where(unknown, 0, values).clip(-limit, limit) / (limit or 1.0)
+    last = len(colour_table(signed)) - 2
+    share = (share + 1) / 2 if signed else share.clip(0)
+    return np.where(unknown, last + 1, np.rint(share * last).astype(np.intp))
+
+
+def _made_by(to_image: Callable[[Any], Any], x: Any) -> npt.NDArray[Any]:
+    """The user's pictures, checked: as many as there are inputs."""
+    pictures = np.asarray(to_image(x))
+    if pictures.ndim not in (3, 4) or len(pictures) != len(x):
+        raise ValueError(
+            f"Expected `to_image` to return pictures of shape [{len(x)}, H, W, C] or "
+            f"[{len(x)}, H, W] for inputs of shape {np.shape(x)}. "
+            f"Received: an array of shape {pictures.shape}."
+        )
+    return pictures
+
+
+def _colour_channels(pictures: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`[B, H, W, 1 or 3]`."""
+    if pictures.ndim == 3:
+        pictures = pictures[..., None]
+    pictures = _channels_last(pictures, "pictures")
+    if pictures.shape[-1] not in (1, 3, 4):
+        mean = pictures.mean(axis=-1, keepdims=True, dtype=np.float32)
+        return mean.round().astype(np.uint8) if pictures.dtype == np.uint8 else mean
+    return pictures if pictures.shape[-1] == 1 else pictures[..., :3]
+
+
+def _channels_last(x: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
+    """`[B, H, W, C]`, whichever the order."""
+    if x.ndim != 4:
+        raise ValueError(
+            f"Expected {what} of shape [B, H, W, C], [B, C, H, W] or [B, H, W]. "
+            f"Received: an array of shape {x.shape}."
+        )
+    return np.moveaxis(x, 1, -1) if _channels_first(x.shape) else x
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether the second axis can hold colours, and the last two cannot."""
+    return shape[1] in (1, 3, 4) and min(shape[2:]) > 4
+
+
+def _plain_range(pictures: npt.NDArray[Any]) -> str:
+    """[0, 1] or [0, 255], which is what a `to_image` may return."""
+    lows, highs = _extremes(pictures)
+    low, high = float(lows.min()), float(highs.max())
+    if pictures.dtype == np.uint8 or (2 < high <= 255 * (1 + _SLACK) and low >= -255 * _SLACK):
+        return "byte"
+    if high <= 2 and low >= -_SLACK:
+        return "unit"
+    raise ValueError(
+        "Expected `to_image` to return pictures in [0, 1] or [0, 255]. "
+        f"Received: values from {low:.4g} to {high:.4g}."
+    )
+
+
+def _stretched(pictures: npt.NDArray[Any]) -> _Range:
+    """Least to greatest value of the whole batch, all channels alike."""
+    low, high = _extremes(pictures)
+    least, span = low.min(), high.max() - low.min()
+    return _Range(scale=1 / span, shift=-least / span) if span else _Range(scale=0.0)
+
+
+def _extremes(x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """The least and greatest finite value of each channel, `[C]` each; 0 where there is none."""
+    axes = tuple(range(x.ndim - 1))
+    if x.dtype.kind in "bui":
+        return x.min(axis=axes).astype(np.float32), x.max(axis=axes).astype(np.float32)
+    x = x.astype(np.float32)
+    finite = np.isfinite(x)
+    low = x.min(axis=axes, where=finite, initial=np.inf)
+    high = x.max(axis=axes, where=finite, initial=-np.inf)
+    return np.where(low > high, 0, low), np.where(low > high, 0, high)
