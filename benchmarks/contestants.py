@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_explain as kx
-from keras_explain.core.chunks import default_batch_size
+from keras_explain.core.forward import default_batch_size
 
 Work = Callable[[], object]
 STEPS = 50

@@ -51,9 +51,9 @@ class Site:
 
 @dataclass
 class Compiled:
-    """A compiled function and what was learned while it was traced."""
+    """A compiled function (if one is left to call) and what was learned while it was traced."""
 
-    call: Callable[..., Any]
+    call: Any
     facts: dict[str, Any] = field(default_factory=dict)
 
 

@@ -1,0 +1,150 @@
+"""Scores of rows by one compiled forward pass, which all explainers of a target share."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_explain import backend
+from keras_explain.core import inputs
+from keras_explain.core.probe import Compiled, OpenModel, Probe, Site, find_sites, specs
+from keras_explain.core.targets import PREDICTED, Target
+
+Tensor = Any
+Nest = Any
+
+ROWS = backend.int_spec(None)
+ONE_CLASS = backend.int_spec(None, 1)
+ANY_CLASSES = backend.int_spec(None, None)
+
+
+def predict(
+    model: keras.Model, x: Nest, target: Target, batch_size: int | None = None
+) -> tuple[np.ndarray, int]:
+    """The class whose score is highest, ints `[B]`, and the number of classes.
+
+    With a `targets.Label`, a one-unit output has two classes.
+    """
+    x = inputs.checked(model, x)
+    forward = Forward(OpenModel.of(model), x, target)
+    count = tree.flatten(x)[0].shape[0]
+    index = np.full((count, 1), PREDICTED, np.int32)
+    rows = np.arange(count, dtype=np.int32)
+    classes = []
+    for group in groups(count, forward.batch_size(batch_size)):
+        at, row, classless = forward.tensors(rows[group], index[group])
+        classes.append(np.asarray(forward.score(at, at, row, classless)[1])[:, 0])
+    return np.concatenate(classes), forward.units
+
+
+def groups(rows: int, size: int) -> Iterator[slice]:
+    """Groups of rows of about equal length, at most `size`."""
+    count = math.ceil(rows / size)
+    edges = [round(rows * i / count) for i in range(count + 1)]
+    return (slice(a, b) for a, b in zip(edges, edges[1:], strict=False))
+
+
+def default_batch_size(x: Nest) -> int:
+    """The power of two nearest `2**21 / elements per row`, within 8..256."""
+    elements = sum(max(1, leaf[0].size) for leaf in tree.flatten(x))
+    return 2 ** min(8, max(3, round(math.log2(2**21 / elements))))
+
+
+class Forward:
+    """A model's scores for one target and signature of input.
+
+    Args:
+        opened: The model.
+        x: The checked input, a nest of arrays `[B, ...]`.
+        target: What is scored. Its index is not used: it is data of each call.
+    """
+
+    def __init__(self, opened: OpenModel, x: Nest, target: Target) -> None:
+        self.opened, self.x, self.target = opened, x, target.without_index()
+        self.target_arrays = backend.to_tensors(self.target.arrays())
+        self.specs = specs(x)
+        signature = tuple((leaf.shape[1:], leaf.dtype.str) for leaf in tree.flatten(x))
+        self._input = (signature, repr(tree.map_structure(lambda _: 0, x)))
+        self.key = (*self._input, self.target.structure)
+        self.sites = self._sites()
+
+    def batch_size(self, asked: int | None) -> int:
+        """How many rows go through the model at once: `asked`, or what suits the input's size."""
+        if asked is None:
+            asked = default_batch_size(self.x)
+        if not isinstance(asked, (int, np.integer)) or isinstance(asked, bool) or asked < 1:
+            raise ValueError(f"Expected a batch_size of 1 or more. Received: {asked}.")
+        return min(asked, self.opened.fixed_batch or asked)
+
+    def tensors(self, rows: np.ndarray, index: np.ndarray) -> tuple[Nest, Tensor, Tensor]:
+        """Some rows of the input, their positions and classes, as tensors."""
+        x = tree.map_structure(lambda leaf: leaf[rows], self.x)
+        return backend.to_tensors((x, rows, index))
+
+    def score(self, x: Nest, at: Nest, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and classes `[n, K]` of inputs `x`, moved to the points of inputs `at`."""
+        forward = self._function
+        self.check(index, forward)
+        return forward.call(x, at, rows, index, self.target_arrays)
+
+    @property
+    def units(self) -> int:
+        """The number of classes."""
+        return self._function.facts["units"]
+
+    def check(self, index: Tensor, function: Compiled) -> None:
+        """Raises a `ValueError` where an index names a class that there is not."""
+        self.target.check(np.asarray(index), function.facts["units"])
+
+    def compile(
+        self,
+        fn: Callable[..., Any],
+        *signature: Any,
+        arrays: list[Tensor],
+    ) -> Compiled:
+        """Compiles `fn(probe_of, arrays, *inputs)`.
+
+        Args:
+            fn: Traced with `probe_of(x, rows)`, which opens the model, the tensors of `arrays`, and
+                tensors of the signature.
+            *signature: Signatures of the inputs.
+            arrays: Arrays of a configuration, which the target's follow.
+        """
+        facts: dict[str, Any] = {}
+        own = len(arrays) - len(self.target_arrays)
+
+        def traced(*args: Any) -> Any:
+            *values, tensors = args
+            target = self.target.bind(tensors[own:])
+
+            def probe_of(x: Nest, rows: Tensor) -> Probe:
+                return Probe(self.opened, x, target, self.sites, rows, facts)
+
+            return fn(probe_of, tensors[:own], *values)
+
+        specs = [backend.spec(array, free_rows=False) for array in arrays]
+        return Compiled(backend.compile(traced, *signature, specs), facts)
+
+    def _sites(self) -> list[list[Site]]:
+        found = self.opened.compiled(
+            ("sites", *self._input),
+            lambda: Compiled(None, {"sites": find_sites(self.opened, self.x)}),
+        )
+        return found.facts["sites"]
+
+    @property
+    def _function(self) -> Compiled:
+        return self.opened.compiled(("forward", *self.key), self._compiled)
+
+    def _compiled(self) -> Compiled:
+        def forward(
+            probe_of: Callable, _: list, x: Nest, at: Nest, rows: Tensor, index: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            probe = probe_of(x, rows)
+            return probe.scores(probe.point(at), index), probe.index
+
+        signature = (self.specs, self.specs, ROWS, ANY_CLASSES)
+        return self.compile(forward, *signature, arrays=self.target_arrays)
