@@ -42,7 +42,9 @@ def next_calls(rounds: int) -> None:
             works = {name: m(model, x, y) for name, m in makers.items() if installed(name)}
             interleaved(works, 1)
             times = interleaved(works, rounds)
-            cells = [_cell(times, name) for name in ("keras_explain", "bare", "xplique", "tf-explain")]
+            cells = [
+                _cell(times, name) for name in ("keras_explain", "bare", "xplique", "tf-explain")
+            ]
             _row(subject, method, *cells)
     print()
 

@@ -67,7 +67,9 @@ def main() -> None:
         sinks=[kx.sinks.TensorBoard(options.out / "logs"), history],
     )
     model = network()
-    model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     report = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: print(
             f"epoch {epoch}: test accuracy {logs['val_accuracy']:.3f}", flush=True

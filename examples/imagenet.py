@@ -38,7 +38,9 @@ def family_of(name: str) -> ModuleType:
     for module in modules:
         if hasattr(module, name):
             return module
-    raise SystemExit(f"Expected a network of keras.applications, such as ResNet50. Received: {name}")
+    raise SystemExit(
+        f"Expected a network of keras.applications, such as ResNet50. Received: {name}"
+    )
 
 
 def photo(path: Path | None, size: tuple[int, int]) -> np.ndarray:

@@ -41,14 +41,14 @@ def int_spec(*shape: int | None) -> tf.TensorSpec:
     return tf.TensorSpec(shape, tf.int32)
 
 
-def output_specs(function: Callable) -> Nest:
+def output_specs(function: Any) -> Nest:
     """The signatures of what a compiled function returns."""
     return keras.tree.map_structure(
         lambda t: tf.TensorSpec(t.shape, t.dtype), function.structured_outputs
     )
 
 
-def compile(fn: Callable, *specs: Nest) -> Callable:  # named after the act, as in Keras
+def compile(fn: Callable, *specs: Nest) -> Any:
     """Traces `fn` once for arguments like `specs` and returns the compiled function.
 
     A `tf.function` of the user's that `fn` reaches is inlined: inside a call of its own, its layers

@@ -32,14 +32,14 @@ class Baseline(Config, abc.ABC, kw_only=False):
         """Raises a `ValueError` where the baseline does not suit the input `x` `[B, ...]`."""
 
 
-class Zeros(Baseline):
+class Zeros(Baseline, kw_only=False):
     """Zero everywhere."""
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         return ops.zeros_like(x)
 
 
-class Constant(Baseline):
+class Constant(Baseline, kw_only=False):
     """One number everywhere."""
 
     value: float = 0.0
@@ -48,7 +48,7 @@ class Constant(Baseline):
         return ops.full_like(x, self.value)
 
 
-class Given(Baseline):
+class Given(Baseline, kw_only=False):
     """An array of one sample's shape, or `[B, ...]` with one baseline a sample."""
 
     values: Any = None
@@ -68,7 +68,7 @@ class Given(Baseline):
             )
 
 
-class Mean(Baseline):
+class Mean(Baseline, kw_only=False):
     """The mean of a data set `[N, ...]`."""
 
     data: Any = None
@@ -90,7 +90,7 @@ class Mean(Baseline):
             )
 
 
-class Blur(Baseline):
+class Blur(Baseline, kw_only=False):
     """The picture, series or volume itself, blurred by a Gaussian along its spatial axes.
 
     Args:

@@ -28,16 +28,13 @@ class Config:
     """A frozen dataclass whose subclasses need no decorator.
 
     Arrays (also inside lists, tuples and dicts) are copied read-only, and compared and hashed by
-    content; a layer object is kept as its name. Fields are keyword-only unless the class says `kw_only=False`.
+    content; a layer object is kept as its name. Fields are keyword-only
+    unless the class says `kw_only=False`.
     """
 
-    def __init_subclass__(cls, kw_only: bool | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(cls, kw_only: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if kw_only is not None:
-            cls._kw_only = kw_only
-        dataclasses.dataclass(frozen=True, kw_only=cls._kw_only, eq=False, repr=False)(cls)
-
-    _kw_only = True
+        dataclasses.dataclass(frozen=True, kw_only=kw_only, eq=False, repr=False)(cls)
 
     def __post_init__(self) -> None:
         for name, value in self._items():
@@ -85,7 +82,12 @@ class Config:
     def arrays(self) -> list[np.ndarray]:
         """Every array in the configuration, in a fixed order."""
         found: list[np.ndarray] = []
-        _map_arrays(self, lambda array: (found.append(array), array)[1])
+
+        def note(array: np.ndarray) -> np.ndarray:
+            found.append(array)
+            return array
+
+        _map_arrays(self, note)
         return found
 
     def bind(self, tensors: list[Any]) -> Self:
@@ -129,6 +131,7 @@ def deserialize(description: dict[str, Any]) -> Config:
 def known_classes(base: type) -> dict[str, Any]:
     """The concrete subclasses of `base` by name."""
     found: dict[str, Any] = {}
+    cls: Any
     for cls in base.__subclasses__():
         if not getattr(cls, "__abstractmethods__", None) and not cls.__name__.startswith("_"):
             found[cls.__name__] = cls
@@ -200,7 +203,10 @@ def _serialize(value: Any) -> Any:
     if isinstance(value, Config):
         return serialize(value)
     if isinstance(value, np.ndarray):
-        return {"class_name": "array", "config": {"value": value.tolist(), "dtype": value.dtype.name}}
+        return {
+            "class_name": "array",
+            "config": {"value": value.tolist(), "dtype": value.dtype.name},
+        }
     if isinstance(value, dict):
         return {key: _serialize(item) for key, item in value.items()}
     if isinstance(value, tuple):

@@ -90,9 +90,13 @@ class Explainer(Config, abc.ABC):
         """More results a sample, such as a map at its own resolution."""
         return {}
 
-    measured_from: ClassVar[Literal["own reference", "shared references"] | None] = None
-    """Whether the attributions sum to the score less that of `references`: one row a sample, or
-    rows that serve every sample, whose mean score counts."""
+    @property
+    def measured_from(self) -> Literal["own reference", "shared references"] | None:
+        """Whether the attributions sum to the score less that of `references`.
+
+        These are one row a sample, or rows that serve every sample, whose mean score counts.
+        """
+        return None
 
     def references(self, x: Nest, row: Tensor, passes: dict[str, Tensor]) -> Nest:
         """Inputs that the attributions are measured from, of the nest of the input `x`.

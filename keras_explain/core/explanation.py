@@ -79,7 +79,8 @@ class Explanation:
             "x": _store("x", self.x, arrays),
             "extras": _store("extras", self.extras, arrays),
         }
-        np.savez_compressed(path, header=np.array(json.dumps(header)), **arrays)
+        arrays["header"] = np.array(json.dumps(header))
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
@@ -91,7 +92,9 @@ class Explanation:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         if "header" not in arrays:
-            raise ValueError(f"Expected a file written by Explanation.save. Received: {str(path)!r}.")
+            raise ValueError(
+                f"Expected a file written by Explanation.save. Received: {str(path)!r}."
+            )
         header = json.loads(str(arrays["header"]))
         if header["format"] > FORMAT:
             raise ValueError(

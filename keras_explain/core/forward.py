@@ -1,5 +1,6 @@
 """Scores of rows by one compiled forward pass, which all explainers of a target share."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,7 +45,7 @@ def groups(rows: int, size: int) -> Iterator[slice]:
     """Groups of rows of about equal length, at most `size`."""
     count = math.ceil(rows / size)
     edges = [round(rows * i / count) for i in range(count + 1)]
-    return (slice(a, b) for a, b in zip(edges, edges[1:], strict=False))
+    return (slice(a, b) for a, b in itertools.pairwise(edges))
 
 
 def default_batch_size(x: Nest) -> int:

@@ -35,7 +35,9 @@ def nodes_by_path(model: keras.Model) -> dict[str, Any]:
 
 
 def _children(parent: Any) -> list[Any]:
-    layers = parent._flatten_layers(include_self=False, recursive=False) if _is_layer(parent) else []
+    layers = (
+        parent._flatten_layers(include_self=False, recursive=False) if _is_layer(parent) else []
+    )
     operations = getattr(parent, "operations", None) or []
     return [*layers, *(op for op in operations if not _is_layer(op))]
 

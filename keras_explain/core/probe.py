@@ -9,7 +9,7 @@ the output of the `Embedding` that they enter (a *site*).
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,7 +121,9 @@ class OpenModel:
 class Outputs:
     """The outputs of one forward pass of `rows` rows, and its recorded calls."""
 
-    def __init__(self, opened: OpenModel, raw: Nest, calls: list[Call], rows: Tensor | None) -> None:
+    def __init__(
+        self, opened: OpenModel, raw: Nest, calls: list[Call], rows: Tensor | None
+    ) -> None:
         self._opened, self._raw, self._rows = opened, raw, rows
         self.calls = calls
 
@@ -183,7 +185,9 @@ class Outputs:
             return self._raw
         flat = tree.flatten(self._raw)
         names = getattr(self._opened.model, "output_names", None)
-        return dict(zip(names if names and len(names) == len(flat) else range(len(flat)), flat, strict=True))
+        return dict(
+            zip(names if names and len(names) == len(flat) else range(len(flat)), flat, strict=True)
+        )
 
 
 class Probe:
@@ -284,7 +288,8 @@ class Probe:
             raise ValueError(self._cut_message(scores, call.output, f"layer {call.path!r}"))
         self._mapped = call.output
         return tuple(
-            _channels_last(self.outputs._cut(tensor), call.node) for tensor in (call.output, gradient)
+            _channels_last(self.outputs._cut(tensor), call.node)
+            for tensor in (call.output, gradient)
         )
 
     # Shapes
@@ -296,7 +301,9 @@ class Probe:
     def upsample(self, maps: Tensor) -> Tensor:
         """Maps `[n, h, w]` (or `[n, t]`, `[n, d, h, w]`) at the input's size, bilinearly."""
         spatial = len(maps.shape) - 1
-        leaves = [x for x in tree.flatten(self.inputs) if len(x.shape) in (spatial + 1, spatial + 2)]
+        leaves = [
+            x for x in tree.flatten(self.inputs) if len(x.shape) in (spatial + 1, spatial + 2)
+        ]
         source = maps if self._mapped is None else self._mapped
         leaves = [x for x in leaves if backend.depends_on(source, x)] or leaves
         if not leaves:
@@ -313,7 +320,7 @@ class Probe:
         return tree.pack_sequence_as(
             point,
             [
-                backend.random_normal(keys + [0, 7919 * i], tuple(leaf.shape[1:]))
+                backend.random_normal(ops.add(keys, [0, 7919 * i]), tuple(leaf.shape[1:]))
                 for i, leaf in enumerate(leaves)
             ],
         )
@@ -488,7 +495,7 @@ def _resize_2d(images: Tensor, size: tuple[int, ...]) -> Tensor:
     return ops.image.resize(images, size, interpolation="bilinear", data_format="channels_last")
 
 
-def _find(calls: Iterator[Call], site: Site) -> Call:
+def _find(calls: list[Call], site: Site) -> Call:
     return next(c for c in calls if (c.path, c.number) == (site.path, site.number))
 
 

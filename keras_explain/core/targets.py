@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from keras_explain.core.probe import Outputs
 
 Tensor = Any
-Index = int | list | tuple | np.ndarray | None
+Index = int | list | tuple | np.ndarray | np.generic | None
 PREDICTED = -1
 """In an index: the class that the model predicts for the row."""
 
@@ -52,7 +52,7 @@ class Target(Config, abc.ABC, kw_only=False):
         index = np.asarray(self.index)
         if not np.issubdtype(index.dtype, np.integer):
             raise ValueError(
-                "A target is a class index: an int, ints [B], or ints [B, K] for K classes a sample. "
+                "A target is a class index: an int, ints [B], or ints [B, K] for K classes each. "
                 f"Received: {_brief(self.index)} of dtype {index.dtype}. "
                 "One-hot labels become indices with `labels.argmax(-1)`."
             )
@@ -92,7 +92,7 @@ class Target(Config, abc.ABC, kw_only=False):
         return blank
 
 
-class Class(Target):
+class Class(Target, kw_only=False):
     """The score of a class: an output unit, before the last softmax or sigmoid.
 
     Args:
@@ -120,7 +120,7 @@ class Class(Target):
         return _pick(y, index)
 
 
-class Label(Class):
+class Label(Class, kw_only=False):
     """The score of a label: as `Class`, but right for binary heads too.
 
     For a one-unit output, label 1 is the unit's logit and label 0 its negative (of probability:
@@ -135,7 +135,7 @@ class Label(Class):
         return _pick(ops.concatenate([positive, y], axis=-1), index)
 
 
-class Regression(Target):
+class Regression(Target, kw_only=False):
     """An output unit exactly as the model returns it, whatever stands at its end.
 
     Args:
@@ -149,7 +149,7 @@ class Regression(Target):
         return _pick(_units(outputs, self.output, "value"), index)
 
 
-class Neuron(Target):
+class Neuron(Target, kw_only=False):
     """A unit or channel of a layer.
 
     Args:
@@ -162,7 +162,9 @@ class Neuron(Target):
     layer: str = ""
     unit: tuple[int, ...] | None = None
 
-    def __init__(self, layer: Any, index: Index = None, unit: tuple[int, ...] | None = None) -> None:
+    def __init__(
+        self, layer: Any, index: Index = None, unit: tuple[int, ...] | None = None
+    ) -> None:
         for name, value in (("layer", layer), ("index", index), ("unit", unit)):
             object.__setattr__(self, name, value)
         self.__post_init__()
@@ -194,7 +196,7 @@ class Neuron(Target):
         return ops.broadcast_to(unit[:, None], ops.shape(index)), index, None
 
 
-class Region(Target):
+class Region(Target, kw_only=False):
     """A class in a region of a segmentation: its mean score over the region (Vinogradova 2020).
 
     Args:
@@ -235,7 +237,7 @@ class Region(Target):
         return _pick(means, ops.where(index < 0, most, index))
 
 
-class Function(Target):
+class Function(Target, kw_only=False):
     """A function of the model's outputs (as the model returns them) to scores `[B]`.
 
     Example:
@@ -279,8 +281,8 @@ def as_target(target: Any) -> Target:
     if hasattr(target, "__array__"):
         return Class(np.asarray(target))
     raise TypeError(
-        "Expected a target: None, an int, ints [B], ints [B, K] or a `keras_explain.targets.Target`. "
-        f"Received: {target!r} of type {type(target).__name__}."
+        "Expected a target: None, an int, ints [B], ints [B, K], or an object of "
+        f"`keras_explain.targets`. Received: {target!r} of type {type(target).__name__}."
     )
 
 

@@ -1,6 +1,6 @@
 """GradientSHAP (expected gradients)."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from keras import ops, tree
@@ -37,7 +37,10 @@ class GradientSHAP(Explainer):
     noise: float = 0.0
 
     reduce = Mean()
-    measured_from: ClassVar[Literal["shared references"]] = "shared references"
+
+    @property
+    def measured_from(self) -> Literal["shared references"]:
+        return "shared references"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,9 +1,9 @@
 """Integrated Gradients."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from keras import ops, tree
+from keras import tree
 
 from keras_explain.core import baselines
 from keras_explain.core.explainer import Explainer
@@ -40,7 +40,7 @@ class IntegratedGradients(Explainer):
             raise ValueError(f"Expected at least 1 step. Received: steps={self.steps}.")
 
     @property
-    def measured_from(self) -> Any:
+    def measured_from(self) -> Literal["own reference"] | None:
         return "own reference" if self.multiply_by_inputs else None
 
     def check(self, x: Any) -> None:
