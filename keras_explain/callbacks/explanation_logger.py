@@ -1,0 +1,277 @@
+"""The callback that explains a fixed set of samples while a model trains."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from keras_explain.callbacks import checks, naming, predictions, progress, samples, scalars
+from keras_explain.callbacks.pictures import Pictures
+from keras_explain.core.explanation import Explanation
+from keras_explain.plots import render
+from keras_explain.sinks import Record, Sink, TensorBoard
+
+
+@dataclasses.dataclass
+class _Run:
+    """What is known during one `fit`."""
+
+    shown: Pictures
+    rehearsing: bool = True
+    step: int = 0
+    ranks: dict[str, scalars.Maps] = dataclasses.field(default_factory=dict)
+    latest: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    waiting: int = 0  # batches since the last explained step
+    done: int = 0  # batches of this epoch
+
+
+class ExplanationLogger(keras.callbacks.Callback):
+    """Explains the same samples again and again while the model trains.
+
+    One callback serves every explainer. Per explainer and sample, TensorBoard's Images tab shows
+    the input and the map over it, and there are scalars that say how good and how stable the maps
+    are. The scalars are put into `logs` as `explain/<explainer>/<scalar>`, so callbacks placed
+    after this one can monitor them, and `History` has them.
+
+    | scalar             | what                                                               |
+    |--------------------|--------------------------------------------------------------------|
+    | `completeness_gap` | sum of abs(convergence delta) / sum of abs(score - baseline score) |
+    | `drift`            | mean of 1 - rank correlation with the maps of the step before      |
+    | `concentration`    | mean Gini coefficient of abs(map)                                  |
+    | `score`            | mean score of the explained class                                  |
+    | `scale`            | the limit of the colours, the same for all samples                 |
+    | a metric's name    | mean of what the metric returns                                    |
+
+    `completeness_gap` is there for explainers that have a convergence delta, `drift` from the
+    second explained step on.
+
+    All explainers are run once when training starts: that compiles them, and brings a mistake in
+    the configuration to light as an error, whatever `on_error` says. Neither the model nor any
+    random state is changed.
+
+    Args:
+        explainers: One explainer, a list, or a dict of name -> explainer. Names as strings, such
+            as `"grad_cam"`, work. In a list, an explainer's name in the log is its class name in
+            snake case, and a second one of the same class gets `_2`.
+        x: The samples: an array `[B, ...]`, the nest that the model takes, or batches of
+            `x`, `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, any iterable. The first `max_samples` are taken, once.
+        y: Their classes: ints `[B]` or `[B, 1]`, or one-hot or soft labels `[B, C]`. `None` takes
+            the `y` of the batches, where they hold classes.
+        log_dir: The directory that TensorBoard is started on; events go to `<log_dir>/explain`.
+        target: What is explained: `None` (the label where there are labels, else the predicted
+            class), `"label"`, `"predicted"`, or anything that an explainer takes.
+        update_freq: `"epoch"`, or an int `N` for every `N` batches.
+        metrics: Functions or objects called as
+            `metric(model, x, target, explainer, explanation=explanation)` that return one number
+            per sample, `[B]`.
+        sinks: Where the results go, as a list of `keras_explain.sinks.Sink`; `None` is
+            `[TensorBoard(log_dir)]`, and `[]` leaves the scalars in `logs` alone.
+        class_names: A name per class, for descriptions and tables.
+        max_samples: How many samples to explain at most.
+        to_image: A function from inputs to pictures `[B, H, W, C]` or `[B, H, W]`, in [0, 1] or
+            [0, 255]; `None` guesses the range of inputs `[B, H, W, C]`. With it, inputs of any rank
+            are shown as pictures.
+        batch_size: How many rows go through the model at once.
+        seed: Seed of explainers that draw random numbers: the same at every step.
+        on_error: What happens when something fails while the model trains. `"warn"` says so once
+            for each thing that fails, and goes on with the rest; `"raise"` stops. All failures are
+            kept in `failures`.
+
+    Attributes:
+        failures: What has failed in this training: name -> a list of `(step, message)`.
+
+    Example:
+
+    ```python
+    model.fit(x, y, epochs=10, callbacks=[
+        kx.callbacks.ExplanationLogger(["grad_cam", kx.Saliency()], x_val, y_val, log_dir="logs"),
+        keras.callbacks.EarlyStopping("explain/grad_cam/drift", mode="min", start_from_epoch=1),
+    ])
+    ```
+    """
+
+    def __init__(
+        self,
+        explainers: Any,
+        x: Any,
+        y: Any = None,
+        *,
+        log_dir: str | os.PathLike[str] = "logs",
+        target: Any = None,
+        update_freq: Literal["epoch"] | int = "epoch",
+        metrics: Sequence[Callable[..., Any]] = (),
+        sinks: Sequence[Sink] | None = None,
+        class_names: Sequence[str] | None = None,
+        max_samples: int = 8,
+        to_image: Callable[[Any], Any] | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+        on_error: Literal["warn", "raise"] = "warn",
+    ) -> None:
+        super().__init__()
+        checks.options(update_freq, max_samples, on_error)
+        self.explainers = naming.named_explainers(explainers)
+        self.metrics = naming.named_metrics(metrics)
+        by_label = isinstance(target, str) and target == "label"
+        self.samples = samples.read(x, y, max_samples, need_labels=by_label)
+        self.target = checks.target(target, self.samples)
+        self.update_freq = update_freq
+        self.sinks = [TensorBoard(log_dir)] if sinks is None else list(sinks)
+        self.class_names = None if class_names is None else tuple(map(str, class_names))
+        self.to_image = to_image
+        self.batch_size = batch_size
+        self.seed = seed
+        self.on_error = on_error
+        self.failures: dict[str, list[tuple[int, str]]] = {}
+        self._run: _Run
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Explains once without logging it, where every error is raised."""
+        shown = Pictures(self.samples.x, self.to_image)
+        self._run = _Run(shown)
+        self._explain(step=0)
+        self._run = _Run(shown, rehearsing=False)
+        self.failures = {}
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begins to count the epoch's batches."""
+        self._run.done = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Explains every so many batches; one compiled step may have run several of them."""
+        run, every = self._run, self.update_freq
+        run.waiting += batch + 1 - run.done
+        run.done = batch + 1
+        if isinstance(every, int) and run.waiting >= every:
+            run.waiting %= every
+            self._explain(step=int(self.model.optimizer.iterations))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Explains, unless batches are counted, and adds the latest scalars to `logs`."""
+        if self.update_freq == "epoch":
+            self._explain(step=epoch)
+        if logs is not None:
+            for name, values in self._run.latest.items():
+                logs.update({f"explain/{name}/{key}": value for key, value in values.items()})
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Closes the sinks, and sums up what has failed more than once."""
+        with contextlib.ExitStack() as closing:
+            for sink in self.sinks:
+                closing.callback(self._tell, sink, sink.close)
+        for what, failures in self.failures.items():
+            if len(failures) > 1:
+                step, message = failures[-1]
+                _warn(f"{what} failed {len(failures)} times, lastly at step {step}: {message}")
+
+    def _explain(self, step: int) -> None:
+        """One step: every explainer, every sink."""
+        self._run.step = step
+        predicted = None
+        with self._guard("predicting classes"):
+            predicted = predictions.predict(
+                self.model, self.samples.x, self.target, self.batch_size, self.class_names
+            )
+        try:
+            for name in self.explainers:
+                with self._guard(f"explainer {name!r}"):
+                    self._write(self._record(name, predicted))
+        finally:
+            for sink in self._open_sinks():
+                self._tell(sink, sink.flush)
+
+    def _record(self, name: str, predicted: predictions.Predictions | None) -> Record:
+        """Runs an explainer, and measures what it returns."""
+        previous, self._run.latest[name] = self._run.ranks.get(name), {}
+        explanation = self._run_explainer(name)
+        maps = scalars.flat_maps(explanation)
+        ranks = self._run.ranks[name] = scalars.centred_ranks(maps)
+        pictures, over = self._run.shown.under(explanation) or (None, None)
+        shown = maps if over is None else over
+        limit = render.limit_of(shown)
+        values = scalars.measure(explanation, maps, ranks, previous) | {"scale": limit}
+        values |= self._metrics_of(name, explanation)
+        self._run.latest[name] = values
+        return Record(
+            step=self._run.step,
+            name=name,
+            explanation=explanation,
+            scalars=values,
+            limit=limit,
+            signed=render.is_signed(shown),
+            pictures=pictures,
+            maps=over,
+            labels=self.samples.labels,
+            predicted=self._classes_of(predicted),
+            explained=predictions.explained_classes(explanation, predicted),
+            class_names=self.class_names,
+        )
+
+    def _classes_of(self, predicted: predictions.Predictions | None) -> Any:
+        """Without labels or class names, the only unit of an output may be a regression."""
+        known = self.samples.labels is not None or self.class_names is not None
+        return predicted.classes if predicted and (known or predicted.units > 1) else None
+
+    def _run_explainer(self, name: str) -> Explanation:
+        explain, run = self.explainers[name], self._run
+        begin = time.perf_counter()
+        with progress.announced(f"Explaining with {name}", run.seconds.get(name, 0)):
+            explanation = explain(
+                self.model, self.samples.x, self.target, batch_size=self.batch_size, seed=self.seed
+            )
+        run.seconds[name] = time.perf_counter() - begin
+        return explanation
+
+    def _metrics_of(self, name: str, explanation: Explanation) -> dict[str, float]:
+        explainer, x, found = self.explainers[name], self.samples.x, {}
+        for key, metric in self.metrics.items():
+            with self._guard(f"metric {key!r} of explainer {name!r}"):
+                values = metric(
+                    self.model, x, explanation.target, explainer, explanation=explanation
+                )
+                found[key] = float(np.mean(np.asarray(values, np.float64)))
+        return found
+
+    def _write(self, record: Record) -> None:
+        for sink in self._open_sinks():
+            self._tell(sink, sink.write, record)
+
+    def _open_sinks(self) -> Sequence[Sink]:
+        return () if self._run.rehearsing else self.sinks
+
+    def _tell(self, sink: Sink, action: Callable[..., None], *args: Any) -> None:
+        with self._guard(f"sink {type(sink).__name__}"):
+            action(*args)
+
+    @contextlib.contextmanager
+    def _guard(self, what: str) -> Iterator[None]:
+        """Raises what happens inside, or says so once and goes on."""
+        try:
+            yield
+        except Exception as error:
+            when = "the start of training" if self._run.rehearsing else f"step {self._run.step}"
+            if self._run.rehearsing or self.on_error == "raise":
+                error.add_note(f"ExplanationLogger: {what} failed at {when}.")
+                raise
+            self._note(what, error)
+
+    def _note(self, what: str, error: Exception) -> None:
+        message = f"{type(error).__name__}: {error}"
+        failures = self.failures.setdefault(what, [])
+        failures.append((self._run.step, message))
+        if len(failures) == 1:
+            _warn(f"{what} failed at step {self._run.step}, training goes on. {message}")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"ExplanationLogger: {message}", RuntimeWarning, stacklevel=2)

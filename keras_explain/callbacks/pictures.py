@@ -1,0 +1,70 @@
+"""Which of the inputs are pictures, and which map lies over which picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from keras_explain.core.explanation import Explanation
+from keras_explain.plots import render
+
+PictureAndMap = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+
+
+class Pictures:
+    """The pictures among the leaves of an input, turned into bytes once.
+
+    A leaf `[B, H, W, C]` is a picture. Where there is none, `to_image` makes pictures of the first
+    leaf, whatever its rank.
+
+    Args:
+        x: The input: a nest of arrays `[B, ...]`.
+        to_image: A function from a leaf to pictures; `None` guesses the range.
+    """
+
+    def __init__(self, x: Any, to_image: Callable[[Any], Any] | None) -> None:
+        leaves = keras.tree.flatten(x)
+        shown = [number for number, leaf in enumerate(leaves) if leaf.ndim == 4]
+        if not shown and to_image is not None:
+            shown = [0]
+        self._to_image = to_image
+        self._bytes = {number: render.to_uint8(leaves[number], to_image) for number in shown}
+        self._leaves = len(leaves)
+
+    def under(self, explanation: Explanation) -> PictureAndMap | None:
+        """The first picture that the explanation has a map of.
+
+        Args:
+            explanation: An explanation of the same input.
+
+        Returns:
+            Pictures `[B, H, W, 3]` and maps `[B, H, W]`; `None` if no input is a picture, or if
+            several classes per sample are explained.
+
+        Raises:
+            ValueError: If there are pictures and maps, but of different sizes.
+        """
+        if not self._bytes or np.ndim(explanation.scores) > 1:
+            return None
+        for pictures, maps in self._candidates(explanation):
+            if pictures.shape[:3] == maps.shape:
+                return pictures, maps
+        shapes = [leaf.shape for leaf in keras.tree.flatten(explanation.values)]
+        raise ValueError(
+            f"Expected values of the size of the pictures, which have the shapes "
+            f"{[pictures.shape for pictures in self._bytes.values()]}. "
+            f"Received: values of shapes {shapes}. "
+            "If `to_image` is given, it must keep the size of its input."
+        )
+
+    def _candidates(self, explanation: Explanation) -> Iterator[PictureAndMap]:
+        """Values of each input, or one map for all of them."""
+        values = [np.asarray(leaf) for leaf in keras.tree.flatten(explanation.values)]
+        for number, pictures in self._bytes.items():
+            leaf = values[number if len(values) == self._leaves else 0]
+            if leaf.ndim in (3, 4):
+                yield pictures, render.to_maps(leaf)

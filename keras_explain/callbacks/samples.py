@@ -1,0 +1,161 @@
+"""The samples that a callback explains: read once, whatever they come in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+Nest = Any
+Labels = npt.NDArray[np.int64]  # [B]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples to explain.
+
+    Attributes:
+        x: The input: a nest of arrays `[B, ...]`.
+        labels: True classes, ints `[B]`, or `None`.
+        total: How many samples were given where that is known, of which `x` has the first.
+    """
+
+    x: Nest
+    labels: Labels | None
+    total: int | None
+
+    def __len__(self) -> int:
+        return len(keras.tree.flatten(self.x)[0])
+
+
+def read(x: Any, y: Any, max_samples: int, *, need_labels: bool = False) -> Samples:
+    """Takes the first samples of arrays, or of as many batches as that needs.
+
+    Args:
+        x: An array `[N, ...]`, a nest of them, or batches: a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or any iterable of `x`, `(x, y)` or `(x, y, sample_weight)`.
+        y: Classes, as `class_labels` takes them; `None` takes them from the batches, where these
+            have them.
+        max_samples: How many samples to take at most.
+        need_labels: Whether batches whose `y` holds no classes are an error.
+
+    Returns:
+        The samples, copied.
+
+    Raises:
+        ValueError: If there are no samples, the lengths differ, or `y` holds no classes.
+    """
+    arrays = _is_nest_of_arrays(x)
+    x, found, total = _from_arrays(x, max_samples) if arrays else _from_batches(x, max_samples)
+    rows = len(keras.tree.flatten(x)[0])
+    if y is not None:
+        return Samples(x, _given_labels(y, rows, total), total)
+    return Samples(x, None if found is None else _found_labels(found, rows, need_labels), total)
+
+
+def class_labels(y: Any) -> Labels:
+    """Classes as ints `[B]`.
+
+    Args:
+        y: Ints `[B]` or `[B, 1]`, or one-hot or soft labels `[B, C]`, of which the largest counts.
+
+    Returns:
+        Ints `[B]`.
+
+    Raises:
+        ValueError: If `y` is none of these.
+    """
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    numbers = y.dtype.kind in "buif"
+    if numbers and y.ndim == 1 and (y >= 0).all() and (y == np.floor(y)).all():
+        return y.astype(np.int64)
+    if numbers and y.ndim == 2:
+        largest = y == y.max(axis=1, keepdims=True)
+        if (largest.sum(axis=1) == 1).all():
+            return y.argmax(axis=1)
+    raise ValueError(
+        "Expected `y` to hold one class per sample: ints of shape [B] or [B, 1], or one-hot or "
+        "soft labels of shape [B, C] with one largest entry per row. "
+        f"Received: shape {y.shape}, dtype {y.dtype}, beginning {str(y)[:60]!r}. "
+        "Leave `y` out to explain what the model predicts, or say with `target=` what to explain."
+    )
+
+
+def _is_nest_of_arrays(x: Any) -> bool:
+    return isinstance(x, (list, tuple, dict)) or hasattr(x, "shape")
+
+
+def _from_arrays(x: Nest, max_samples: int) -> tuple[Nest, None, int]:
+    x = keras.tree.map_structure(np.asarray, x)
+    lengths = sorted({len(leaf) if leaf.ndim else 0 for leaf in keras.tree.flatten(x)})
+    if len(lengths) != 1 or lengths[0] == 0:
+        raise ValueError(
+            "Expected `x` to be an array [B, ...], or a nest of arrays of one length, with at "
+            f"least one sample. Received: arrays of lengths {lengths}."
+        )
+    return _first(x, max_samples), None, lengths[0]
+
+
+def _from_batches(batches: Any, max_samples: int) -> tuple[Nest, Any, None]:
+    taken, missing = [], max_samples
+    for batch in _batches(batches):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        taken.append((_first(x, missing), None if y is None else _first(y, missing)))
+        missing -= len(keras.tree.flatten(taken[-1][0])[0])
+        if missing <= 0:
+            break
+    if missing == max_samples:
+        raise ValueError(f"Expected `x` to yield at least one sample. Received: {batches!r}.")
+    xs, ys = zip(*taken, strict=True)
+    return _joined(xs), None if ys[0] is None else _joined(ys), None
+
+
+def _first(nest: Nest, rows: int) -> Nest:
+    return keras.tree.map_structure(lambda leaf: np.array(leaf[:rows]), nest)
+
+
+def _batches(batches: Any) -> Iterable[Any]:
+    if isinstance(batches, keras.utils.PyDataset):
+        return _batches_of(batches)
+    if isinstance(batches, Iterable):
+        return batches
+    raise ValueError(
+        "Expected `x` to be an array, a nest of arrays, a `tf.data.Dataset`, or an iterable of "
+        f"batches. Received: {batches!r} of type {type(batches).__name__}."
+    )
+
+
+def _batches_of(dataset: keras.utils.PyDataset) -> Iterator[Any]:
+    """By index: iterating over an endless `PyDataset` would ask for its length."""
+    index = 0
+    while dataset.num_batches is None or index < dataset.num_batches:
+        yield dataset[index]
+        index += 1
+
+
+def _joined(nests: Sequence[Nest]) -> Nest:
+    return keras.tree.map_structure(lambda *leaves: np.concatenate(leaves), *nests)
+
+
+def _given_labels(y: Any, samples: int, total: int | None) -> Labels:
+    labels = class_labels(y)
+    if len(labels) not in (samples, total):
+        expected = samples if total is None else total
+        raise ValueError(f"Expected {expected} labels, one per sample. Received: {len(labels)}.")
+    return labels[:samples]
+
+
+def _found_labels(y: Any, samples: int, needed: bool) -> Labels | None:
+    """A data set's `y` need not hold classes, unless they were asked for."""
+    try:
+        return _given_labels(y, samples, None)
+    except ValueError:
+        if needed:
+            raise
+        return None

@@ -1,0 +1,67 @@
+"""What a callback has found out, and where it can go."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_explain.core.explanation import Explanation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """One explainer at one step.
+
+    Attributes:
+        step: Epoch, or number of optimizer iterations.
+        name: The explainer's name in the log.
+        explanation: What the explainer returned.
+        scalars: Scalar name -> value, without the explainer's name.
+        limit: The colour limit that all samples of this record share.
+        signed: Whether the maps have negative values.
+        pictures: The inputs as they are shown, uint8 `[B, H, W, 3]`; `None` where nothing can be
+            shown as a picture.
+        maps: The maps over them, float32 `[B, H, W]`; `None` together with `pictures`.
+        labels: True classes, ints `[B]`.
+        predicted: Predicted classes at this step, ints `[B]`.
+        explained: Explained classes, ints `[B, K]`; `None` where what is explained is no class.
+        class_names: A name per class.
+    """
+
+    step: int
+    name: str
+    explanation: Explanation
+    scalars: dict[str, float]
+    limit: float
+    signed: bool
+    pictures: npt.NDArray[np.uint8] | None = None
+    maps: npt.NDArray[np.float32] | None = None
+    labels: npt.NDArray[np.int64] | None = None
+    predicted: npt.NDArray[np.int64] | None = None
+    explained: npt.NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def class_name(self, index: Any) -> str:
+        """The name of a class, or its number where it has none."""
+        names = self.class_names or ()
+        return names[int(index)] if index < len(names) else str(int(index))
+
+
+class Sink(abc.ABC):
+    """A place for records. After `close`, the next `write` opens it again."""
+
+    @abc.abstractmethod
+    def write(self, record: Record) -> None:
+        """Takes a record. It may be kept, so its arrays must not change afterwards."""
+
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Ends a step: what was written so far becomes readable soon, without waiting for it."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Waits until everything is written, and lets go of files and threads."""

@@ -1,0 +1,137 @@
+"""Records as TensorBoard events: pictures, scalars and a table of predictions."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_explain.sinks import pairs, wording
+from keras_explain.sinks.background import Background
+from keras_explain.sinks.base import Record, Sink
+
+
+class TensorBoard(Sink):
+    """Writes records to `<log_dir>/explain`, for TensorBoard's Images, Scalars and Text tabs.
+
+    | tag                              | what                                                    |
+    |----------------------------------|---------------------------------------------------------|
+    | `explain/<explainer>/<sample>`   | picture: the input, and the map over it                 |
+    | `explain/<explainer>/<scalar>`   | every scalar of the record                              |
+    | `explain/predictions`            | text: per step, a table of true, predicted and explained |
+
+    Drawing, compressing and writing are done by one background thread, which also flushes the file
+    after every record. It lives only while there is work. Several sinks on one `log_dir`
+    share it, and the event file. Pictures are left out where the input is not a picture, or where
+    several classes per sample are explained.
+
+    Args:
+        log_dir: The directory that TensorBoard is started on.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str] = "logs") -> None:
+        self.log_dir = os.fspath(log_dir)
+        self._events = _events_in(os.path.join(self.log_dir, "explain"))
+        self._step: list[Record] = []
+
+    def write(self, record: Record) -> None:
+        """Queues the record; blocks while the queue is full.
+
+        Raises:
+            RuntimeError: If something written earlier failed.
+        """
+        if self._step and self._step[0].step != record.step:
+            self.flush()
+        self._step.append(record)
+        self._events.submit(functools.partial(_write_record, record))
+
+    def flush(self) -> None:
+        """Ends a step: its table is queued, and flushed like all before it.
+
+        Raises:
+            RuntimeError: If something written earlier failed.
+        """
+        records, self._step = self._step, []
+        if records:
+            self._events.submit(functools.partial(_write_table, records))
+
+    def close(self) -> None:
+        """Waits for the background thread, which closes the file and ends.
+
+        Raises:
+            RuntimeError: If something written earlier failed.
+        """
+        try:
+            self.flush()
+        finally:
+            self._events.close()
+
+
+class _Events:
+    """The event file of one directory: opened by the first job, written by one thread.
+
+    There is one of these per directory, since TensorBoard stops reading a file once it has seen a
+    later one beside it.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._background = Background(f"Writing explanations to {directory!r}")
+        self._writer: Any = None
+
+    def submit(self, job: Callable[[], None]) -> None:
+        self._background.submit(functools.partial(self._run, job))
+
+    def close(self) -> None:
+        try:
+            self._background.submit(self._close)
+        finally:
+            self._background.join()
+
+    def _run(self, job: Callable[[], None]) -> None:
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self._directory)
+        with self._writer.as_default():  # flushes the file at its end
+            job()
+
+    def _close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+
+_OPEN: weakref.WeakValueDictionary[str, _Events] = weakref.WeakValueDictionary()
+_LOCK = threading.Lock()
+
+
+def _events_in(directory: str) -> _Events:
+    key = os.path.realpath(directory)
+    with _LOCK:
+        events = _OPEN.get(key)
+        if events is None:
+            events = _OPEN[key] = _Events(directory)
+        return events
+
+
+def _write_record(record: Record) -> None:
+    tag = f"explain/{record.name}"
+    for name, value in record.scalars.items():
+        tf.summary.scalar(f"{tag}/{name}", value, step=record.step)
+    pictures = pairs.pairs(record)
+    for sample, picture in enumerate(() if pictures is None else pictures):
+        text = wording.description(record, sample)
+        _write_picture(f"{tag}/{sample}", picture, record.step, text)
+
+
+def _write_picture(tag: str, picture: np.ndarray, step: int, text: str) -> None:
+    tf.summary.image(tag, picture[None], step=step, max_outputs=1, description=text)
+
+
+def _write_table(records: list[Record]) -> None:
+    tf.summary.text("explain/predictions", wording.table(records), step=records[0].step)

@@ -1,0 +1,357 @@
+"""The TensorBoard sink: what is on disk, and what a real TensorBoard makes of it."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import urllib.parse
+import urllib.request
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from keras_explain.callbacks import ExplanationLogger
+from keras_explain.sinks import Memory, TensorBoard, pairs, wording
+
+CLASSES = ("up", "down")
+EXPLAINERS = {
+    "saliency": "saliency",
+    "signed": {"class_name": "Saliency", "config": {"absolute": False}},
+}
+
+
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(16, 7, 6, 3)).astype(np.float32)
+    return x, np.arange(16) % 2
+
+
+def fit(callbacks, epochs=3):
+    x, y = data()
+    model = keras.Sequential(
+        [keras.Input((7, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model.fit(x, y, batch_size=8, epochs=epochs, callbacks=callbacks, verbose=0)
+
+
+def logger(log_dir, *sinks, **options):
+    x, y = data()
+    return ExplanationLogger(
+        **(
+            {
+                "explainers": EXPLAINERS,
+                "x": x,
+                "y": y,
+                "max_samples": 3,
+                "class_names": CLASSES,
+                "sinks": [TensorBoard(log_dir), *sinks],
+            }
+            | options
+        )
+    )
+
+
+def events(directory):
+    """Tag -> step -> tensor, and tag -> metadata."""
+    accumulator = EventAccumulator(str(directory), size_guidance={"tensors": 0}).Reload()
+    tags = accumulator.Tags()["tensors"]
+    tensors = {
+        tag: {e.step: tf.make_ndarray(e.tensor_proto) for e in accumulator.Tensors(tag)}
+        for tag in tags
+    }
+    return tensors, {tag: accumulator.SummaryMetadata(tag) for tag in tags}
+
+
+def picture(tensor):
+    width, height, png = tensor
+    decoded = tf.io.decode_png(png).numpy()
+    assert decoded.shape[:2] == (int(height), int(width))
+    return decoded
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A log directory that a real `fit` wrote, what was recorded, and `History`."""
+    keras.utils.set_random_seed(0)
+    log_dir, memory = tmp_path_factory.mktemp("logs"), Memory()
+    other = keras.callbacks.TensorBoard(log_dir, write_graph=False)
+    history = fit([logger(log_dir, memory), other], epochs=4).history
+    return log_dir, memory, history
+
+
+class TestEvents:
+    def test_pictures_are_exactly_those_of_the_recorded_maps_at_every_epoch(self, trained):
+        log_dir, memory, _ = trained
+        tensors, metadata = events(log_dir / "explain")
+        assert len(memory.records) == 2 * 4
+        for record in memory.records:
+            expected = pairs.pairs(record)
+            for sample in range(3):
+                tag = f"explain/{record.name}/{sample}"
+                assert list(tensors[tag]) == [0, 1, 2, 3]
+                assert (picture(tensors[tag][record.step]) == expected[sample]).all()
+                assert metadata[tag].plugin_data.plugin_name == "images"
+        drawn = [picture(t) for t in tensors["explain/signed/0"].values()]
+        assert any((drawn[0] != other).any() for other in drawn[1:])
+
+    def test_scalars_are_those_of_history(self, trained):
+        log_dir, _, history = trained
+        tensors, _ = events(log_dir / "explain")
+        ours = {key: values for key, values in history.items() if key.startswith("explain/")}
+        assert len(ours) == 2 * 4
+        for key, values in ours.items():
+            first = 1 if key.endswith("drift") else 0
+            assert list(tensors[key]) == list(range(first, 4))
+            assert [float(v) for v in tensors[key].values()] == pytest.approx(values, rel=1e-6)
+
+    def test_nothing_else_is_written(self, trained):
+        tensors, _ = events(trained[0] / "explain")
+        scalars = ("drift", "concentration", "score", "scale")
+        expected = {f"explain/{n}/{s}" for n in EXPLAINERS for s in (*scalars, 0, 1, 2)}
+        assert set(tensors) == expected | {"explain/predictions"}
+
+    def test_descriptions_are_those_of_the_first_step(self, trained):
+        log_dir, memory, _ = trained
+        _, metadata = events(log_dir / "explain")
+        for record in memory.records[:2]:
+            for sample in range(3):
+                description = metadata[f"explain/{record.name}/{sample}"].summary_description
+                assert description == wording.description(record, sample)
+                true, predicted = (
+                    CLASSES[classes[sample]] for classes in (record.labels, record.predicted)
+                )
+                assert f"step 0: true {true}, predicted {predicted}" in description
+
+    def test_one_table_of_predictions_per_step(self, trained):
+        log_dir, memory, _ = trained
+        texts = events(log_dir / "explain")[0]["explain/predictions"]
+        assert list(texts) == [0, 1, 2, 3]
+        for step, text in texts.items():
+            records = [record for record in memory.records if record.step == step]
+            assert text.item().decode() == wording.table(records)
+        rows = texts[3].item().decode().split("\n")
+        assert len(rows) == 2 + 3
+        score = memory.records[-1].explanation.scores[1]
+        assert f"score {score:.4g}".replace(".", "\\.").replace("-", "\\-") in rows[3]
+
+    def test_beside_the_callback_of_keras_in_the_same_directory(self, trained):
+        log_dir, _, history = trained
+        assert sorted(path.name for path in log_dir.iterdir()) == ["explain", "train"]
+        tensors, _ = events(log_dir / "train")
+        assert [float(v) for v in tensors["epoch_loss"].values()] == pytest.approx(
+            history["loss"], rel=1e-6
+        )
+
+    def test_steps_of_batches(self, tmp_path):
+        memory = Memory()
+        fit([logger(tmp_path, memory, update_freq=2)], epochs=3)
+        tensors, _ = events(tmp_path / "explain")
+        assert list(tensors["explain/signed/score"]) == [2, 4, 6]
+        for record in memory.records:
+            tag = f"explain/{record.name}/2"
+            assert (picture(tensors[tag][record.step]) == pairs.pairs(record)[2]).all()
+
+    def test_without_pictures_scalars_and_table_alone(self, tmp_path):
+        fit([logger(tmp_path, target=[[0, 1]] * 3)], epochs=1)
+        tensors, _ = events(tmp_path / "explain")
+        scalars = ("concentration", "score", "scale")
+        expected = {f"explain/{name}/{scalar}" for name in EXPLAINERS for scalar in scalars}
+        assert set(tensors) == expected | {"explain/predictions"}
+        assert "up (score" in tensors["explain/predictions"][0].item().decode()
+
+
+class TestLife:
+    def test_nothing_is_opened_before_the_first_record(self, tmp_path):
+        log_dir = tmp_path / "logs"
+        sink = TensorBoard(log_dir)
+        sink.flush()
+        sink.close()
+        assert not log_dir.exists()
+
+    def test_a_closed_sink_opens_again(self, tmp_path):
+        again = logger(tmp_path)
+        fit([again], epochs=1)
+        time.sleep(1.1)  # event files are named by the second
+        fit([again], epochs=2)
+        files = list((tmp_path / "explain").iterdir())
+        assert len(files) == 2
+        tensors, _ = events(tmp_path / "explain")
+        assert list(tensors["explain/signed/score"]) == [0, 1]
+
+    def test_two_loggers_in_one_directory_share_its_event_file(self, tmp_path):
+        x, y = data()
+        memory = Memory()
+        first = logger(tmp_path, memory)
+        second = ExplanationLogger({"other": "saliency"}, x[5:7], y[5:7], log_dir=tmp_path)
+        fit([first, second], epochs=3)
+        assert len(list((tmp_path / "explain").iterdir())) == 1
+        tensors, _ = events(tmp_path / "explain")
+        assert list(tensors["explain/other/1"]) == [0, 1, 2]
+        assert list(tensors["explain/signed/2"]) == [0, 1, 2]
+        assert (picture(tensors["explain/signed/2"][2]) == pairs.pairs(memory.records[-1])[2]).all()
+
+    def test_what_was_explained_is_on_disk_after_an_interrupt(self, tmp_path):
+        class Interrupt(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                if epoch == 2:
+                    raise KeyboardInterrupt
+
+        memory = Memory()
+        kept = logger(tmp_path, memory)  # nothing that is freed closes the file
+        with pytest.raises(KeyboardInterrupt):
+            fit([kept, Interrupt()], epochs=9)
+        wait_for(lambda: not writers())
+        tensors, _ = events(tmp_path / "explain")
+        assert list(tensors["explain/signed/2"]) == [0, 1, 2]
+        assert (picture(tensors["explain/signed/2"][2]) == pairs.pairs(memory.records[-1])[2]).all()
+        assert list(tensors["explain/predictions"]) == [0, 1, 2]
+        kept.on_train_end()
+
+    def test_a_thread_lives_no_longer_than_its_work(self, tmp_path):
+        before = set(threading.enumerate())
+        fit([logger(tmp_path)], epochs=2)
+        assert set(threading.enumerate()) == before
+
+    def test_a_directory_that_can_not_be_written_is_warned_about(self, tmp_path):
+        (tmp_path / "explain").write_text("a file")
+        with pytest.warns(
+            RuntimeWarning, match=r"sink TensorBoard.*Writing explanations to"
+        ) as said:
+            history = fit([logger(tmp_path)], epochs=3).history
+        assert "failed" in str(said[0].message)
+        assert len(history["explain/signed/score"]) == 3
+
+    def test_a_directory_that_can_not_be_written_stops_where_errors_are_raised(self, tmp_path):
+        (tmp_path / "explain").write_text("a file")
+        strict = logger(tmp_path, on_error="raise")
+        with pytest.raises(RuntimeError, match="Writing explanations to"):
+            fit([strict], epochs=3)
+        with contextlib.suppress(RuntimeError):  # what failed after that
+            strict.sinks[0].close()
+
+    def test_a_process_that_dies_of_an_error_still_writes_and_ends(self, tmp_path):
+        code = f"""
+            import numpy as np
+            from keras_explain.sinks import Record, TensorBoard
+            from keras_explain.sinks.background import Background
+            class Explanation: scores = np.ones(2)
+            sink = TensorBoard({str(tmp_path)!r})
+            for step in range(30):
+                sink.write(Record(
+                    step, "mine", Explanation, {{"score": step / 2}}, 1.0, False,
+                    np.zeros((2, 64, 64, 3), np.uint8), np.ones((2, 64, 64), np.float32),
+                ))
+                sink.flush()
+            other = Background("other work")
+            other.submit(lambda: 1 / 0)
+            raise ValueError("training failed")
+        """
+        run = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert "training failed" in run.stderr
+        assert run.returncode == 1
+        assert "other work failed 1 time(s). The first cause: ZeroDivisionError" in run.stderr
+        tensors, _ = events(tmp_path / "explain")
+        assert list(tensors["explain/mine/1"]) == list(range(30))
+        assert list(tensors["explain/predictions"]) == list(range(30))
+        assert float(tensors["explain/mine/score"][29]) == 14.5
+
+
+def writers():
+    return [t for t in threading.enumerate() if t.name.startswith("Writing explanations")]
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"nothing after {seconds} s"
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def servers(trained, tmp_path_factory):
+    """Real TensorBoards on free ports, by loader: functions from a route to its JSON or bytes."""
+    log_dir, _, _ = trained
+    with contextlib.ExitStack() as stack:
+        started = {
+            loader: stack.enter_context(server(log_dir, loader, tmp_path_factory.mktemp(loader)))
+            for loader in ("false", "true")
+        }
+        yield {loader: wait_for(ready) for loader, ready in started.items()}
+
+
+@contextlib.contextmanager
+def server(log_dir, loader, place):
+    """Starts a TensorBoard, and gives a function that returns nothing until it is up."""
+    log = place / "log.txt"
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir), "--port", "0"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, f"--load_fast={loader}"], stdout=output, stderr=output
+        )
+    try:
+        yield lambda: _asker(_address(log, process))
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _asker(address):
+    return address and (lambda route, **query: _get(address, route, query))
+
+
+def _address(log, process):
+    assert process.poll() is None, log.read_text()
+    return next((word for word in log.read_text().split() if word.startswith("http://")), None)
+
+
+def _get(address, route, query):
+    url = f"{address}data/{route}?{urllib.parse.urlencode(query)}"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        body = answer.read()
+        return json.loads(body) if "json" in answer.headers["Content-Type"] else body
+
+
+@pytest.mark.parametrize("loader", ["false", "true"])
+def test_a_real_tensorboard_serves_pictures_scalars_and_text(trained, servers, loader):
+    _, memory, history = trained
+    record, get = memory.records[-1], servers[loader]
+    tags = wait_for(lambda: get("plugin/images/tags").get("explain"))
+    names = [f"explain/{name}/{sample}" for name in EXPLAINERS for sample in range(3)]
+    assert sorted(tags) == names
+    first = memory.records[1]
+    assert "true down" in tags["explain/signed/1"]["description"]
+    words = wording.description(first, 1).split(",")[0]
+    assert words in tags["explain/signed/1"]["description"]
+
+    shown = get("plugin/images/images", run="explain", tag="explain/signed/1", sample=0)
+    assert [image["step"] for image in shown] == [0, 1, 2, 3]
+    png = get(f"plugin/images/individualImage?{shown[-1]['query']}&x")
+    assert (tf.io.decode_png(png).numpy() == pairs.pairs(record)[1]).all()
+
+    scalars = get("plugin/scalars/tags")["explain"]
+    assert sorted(scalars) == sorted(key for key in history if key.startswith("explain/"))
+    values = get("plugin/scalars/scalars", run="explain", tag="explain/signed/drift")
+    assert [step for _, step, _ in values] == [1, 2, 3]
+    assert [value for _, _, value in values] == pytest.approx(
+        history["explain/signed/drift"], rel=1e-6
+    )
+
+    assert get("plugin/text/tags")["explain"] == ["explain/predictions"]
+    texts = get("plugin/text/text", run="explain", tag="explain/predictions")
+    assert [text["step"] for text in texts] == [0, 1, 2, 3]
+    assert texts[0]["text"].count("<tr>") == 1 + 3
+    assert "<td>up" in texts[0]["text"]
