@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from keras import ops
 
-from keras_explain.core import targets
-from keras_explain.core.explainer import Explainer
+from keras_explain.core import forward, targets
 from keras_explain.core.explanation import Explanation
 
 Classes = npt.NDArray[np.int64]
@@ -52,15 +50,13 @@ def predict(
     target = targets.as_target(target)
     if not isinstance(target, targets.Class):
         return None
-    asked = targets.Class(output=target.output)
-    logits = _Logits(output=target.output)(model, x, asked, batch_size=batch_size).values[:, 1:]
-    units = logits.shape[1]
+    asked = targets.Label(of=target.of, output=target.output)
+    classes, units = forward.predict(model, x, asked, batch_size)
     if class_names is not None and len(class_names) != max(units, 2):
         raise ValueError(
             f"Expected a name for each of the {max(units, 2)} classes of the model's output. "
             f"Received: {len(class_names)} names, class_names={tuple(class_names)}."
         )
-    classes = logits[:, 0] > 0 if units == 1 else logits.argmax(axis=1)
     return Predictions(classes.astype(np.int64), units)
 
 
@@ -83,14 +79,3 @@ def explained_classes(explanation: Explanation, predicted: Predictions | None) -
         return None
     index = np.asarray(target.index, np.int64)
     return index.reshape(len(index), -1)
-
-
-class _Logits(Explainer):
-    """The logits of an output behind a column of ones, as if they were an explanation."""
-
-    output: str | int | None = None
-
-    def step(self, probe: Any, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        probe.scores(x, target)
-        logits = probe.outputs.tensor(self.output, "logit")
-        return ops.concatenate([ops.ones_like(logits[:, :1]), logits], axis=1)

@@ -128,7 +128,7 @@ def get(baseline: Any) -> Baseline:
     if hasattr(baseline, "shape"):
         return Constant(baseline) if not np.shape(baseline) else _given(baseline)
     raise TypeError(
-        "Expected a baseline: a number, an array of one sample's shape or [B, ...], or an object of "
+        "Expected a baseline: a number, an array of one sample's shape or [B, ...], or one of "
         f"`keras_explain.baselines`. Received: {baseline!r} of type {type(baseline).__name__}."
     )
 

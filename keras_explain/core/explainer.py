@@ -170,10 +170,10 @@ def _warn_of_zeros(explainer: Explainer, values: Nest) -> None:
     leaves = [leaf.reshape(len(leaf), -1) for leaf in tree.flatten(values)]
     zero = np.all([~leaf.any(axis=1) for leaf in leaves], axis=0)
     if zero.any():
-        rows = ", ".join(map(str, np.flatnonzero(zero)[:10]))
+        # Without numbers, so that Python shows it once, and not at every epoch of a training.
         warnings.warn(
-            f"{type(explainer).__name__} is zero everywhere for {int(zero.sum())} of {len(zero)} "
-            f"samples (rows {rows}): nothing in the input, or in the layer, speaks for the score, "
-            "or its gradient vanishes (dead or saturated units).",
+            f"{type(explainer).__name__} is zero everywhere for {'all' if zero.all() else 'some'} "
+            "samples: nothing in the input, or in the layer, speaks for the score, or its "
+            "gradient vanishes (dead or saturated units).",
             stacklevel=3,
         )

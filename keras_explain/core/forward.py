@@ -25,9 +25,9 @@ ANY_CLASSES = backend.int_spec(None, None)
 def predict(
     model: keras.Model, x: Nest, target: Target, batch_size: int | None = None
 ) -> tuple[np.ndarray, int]:
-    """The class whose score is highest, ints `[B]`, and the number of classes.
+    """The class whose score is highest, ints `[B]`, and the number of units of the output.
 
-    With a `targets.Label`, a one-unit output has two classes.
+    With a `targets.Label`, a one-unit output has the classes 0 and 1.
     """
     x = inputs.checked(model, x)
     forward = Forward(OpenModel.of(model), x, target)
@@ -93,8 +93,8 @@ class Forward:
 
     @property
     def units(self) -> int:
-        """The number of classes."""
-        return self._function.facts["units"]
+        """The number of units of the output."""
+        return self._function.facts["width"]
 
     def check(self, index: Tensor, function: Compiled) -> None:
         """Raises a `ValueError` where an index names a class that there is not."""

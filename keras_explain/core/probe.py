@@ -119,13 +119,17 @@ class OpenModel:
 
 
 class Outputs:
-    """The outputs of one forward pass of `rows` rows, and its recorded calls."""
+    """The outputs of one forward pass of `rows` rows, and its recorded calls.
+
+    `width` is the number of units of the output that was read.
+    """
 
     def __init__(
         self, opened: OpenModel, raw: Nest, calls: list[Call], rows: Tensor | None
     ) -> None:
         self._opened, self._raw, self._rows = opened, raw, rows
         self.calls = calls
+        self.width: int | None = None
 
     @property
     def values(self) -> Nest:
@@ -135,6 +139,7 @@ class Outputs:
     def tensor(self, output: str | int | None, of: str) -> Tensor:
         """One output as `"value"`, `"logit"` or `"probability"`."""
         raw = self._select(output)
+        self.width = raw.shape[-1] if len(raw.shape) > 1 else 1
         logits = None if of == "value" else backend.before_activation(raw)
         if of == "logit" and logits is not None:
             raw = logits
@@ -254,7 +259,7 @@ class Probe:
         assert self._target is not None
         self.outputs = self._forward(point)
         scores, self.index, units = self._target.scores(self.outputs, target)
-        self.facts["units"] = units
+        self.facts |= {"units": units, "width": self.outputs.width}
         self.last_scores = scores
         return scores
 
