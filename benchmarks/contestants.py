@@ -23,7 +23,7 @@ def ours_grad_cam(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
 
 def bare_grad_cam(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
     """One forward pass, and one backward pass to the last feature map."""
-    layer = next(v for v in reversed(model.layers) if len(v.output.shape) == 4)
+    layer = model.get_layer(_last_map(model))
     opened = keras.Model(model.inputs, [layer.output, model.output])
 
     @tf.function(autograph=False, input_signature=[_free(x), tf.TensorSpec([None], tf.int64)])
@@ -70,7 +70,8 @@ def bare_gradients(model: keras.Model, x: np.ndarray, y: np.ndarray, steps: int 
 def xplique_grad_cam(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
     from xplique.attributions import GradCAM
 
-    explainer, one_hot = GradCAM(model), _one_hot(model, y)
+    explainer = GradCAM(model, batch_size=len(x), conv_layer=_last_map(model))
+    one_hot = _one_hot(model, y)
     return lambda: np.asarray(explainer(x, one_hot))
 
 
@@ -86,9 +87,10 @@ def xplique_integrated_gradients(model: keras.Model, x: np.ndarray, y: np.ndarra
 def tf_explain_grad_cam(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
     from tf_explain.core.grad_cam import GradCAM
 
-    layer = next(v.name for v in reversed(model.layers) if len(v.output.shape) == 4)
+    layer = _last_map(model)
     return lambda: [
-        GradCAM().explain((x[i : i + 1], None), model, int(y[i]), layer) for i in range(len(x))
+        GradCAM().explain((x[i : i + 1], None), model, int(y[i]), layer, use_guided_grads=False)
+        for i in range(len(x))
     ]
 
 
@@ -139,6 +141,10 @@ def installed(name: str) -> bool:
     """Whether a contestant can run here."""
     module = {"xplique": "xplique", "tf-explain": "tf_explain"}.get(name)
     return module is None or importlib.util.find_spec(module) is not None
+
+
+def _last_map(model: keras.Model) -> str:
+    return next(v.name for v in reversed(model.layers) if len(v.output.shape) == 4)
 
 
 def _free(x: np.ndarray) -> tf.TensorSpec:

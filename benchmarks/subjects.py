@@ -26,18 +26,13 @@ def mobilenet(batch: int = 8) -> tuple[keras.Model, np.ndarray, np.ndarray]:
 def small_cnn(batch: int = 64) -> tuple[keras.Model, np.ndarray, np.ndarray]:
     """A small CNN at 32 x 32, trained for a moment on handwritten digits."""
     keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((32, 32, 3)),
-            L.Conv2D(32, 3, activation="relu"),
-            L.Conv2D(32, 3, activation="relu"),
-            L.MaxPooling2D(),
-            L.Conv2D(64, 3, activation="relu"),
-            L.Flatten(),
-            L.Dense(64, activation="relu"),
-            L.Dense(10),
-        ]
-    )
+    inputs = keras.Input((32, 32, 3))
+    h = L.Conv2D(32, 3, activation="relu")(inputs)
+    h = L.Conv2D(32, 3, activation="relu")(h)
+    h = L.MaxPooling2D()(h)
+    h = L.Conv2D(64, 3, activation="relu")(h)
+    h = L.Dense(64, activation="relu")(L.Flatten()(h))
+    model = keras.Model(inputs, L.Dense(10)(h))
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     x, y = _digit_pictures(1000, 32), load_digits().target[:1000]
     model.fit(x, y, epochs=3, batch_size=64, verbose=0)

@@ -4,7 +4,7 @@ The digits are those that scikit-learn ships, so nothing is downloaded. Writes T
 one picture of all epochs:
 
     python examples/digits.py --out demo
-    tensorboard --logdir demo/logs
+    tensorboard --logdir demo/logs --samples_per_plugin images=1000
 """
 
 import argparse

@@ -66,11 +66,13 @@ class Forward:
     def __init__(self, opened: OpenModel, x: Nest, target: Target) -> None:
         self.opened, self.x, self.target = opened, x, target.without_index()
         self.target_arrays = backend.to_tensors(self.target.arrays())
-        self.specs = specs(x)
-        signature = tuple((leaf.shape[1:], leaf.dtype.str) for leaf in tree.flatten(x))
+        leaves = tree.flatten(x)
+        signature = tuple((leaf.shape[1:], leaf.dtype.str) for leaf in leaves)
         self._input = (signature, repr(tree.map_structure(lambda _: 0, x)))
         self.key = (*self._input, self.target.structure)
         self.sites = self._sites()
+        self._integer = [leaf.dtype.kind != "f" for leaf in leaves]
+        self.specs = specs(self._numbers(tree.map_structure(lambda leaf: leaf[:1], x)))
 
     def batch_size(self, asked: int | None) -> int:
         """How many rows go through the model at once: `asked`, or what suits the input's size."""
@@ -82,8 +84,16 @@ class Forward:
 
     def tensors(self, rows: np.ndarray, index: np.ndarray) -> tuple[Nest, Tensor, Tensor]:
         """Some rows of the input, their positions and classes, as tensors."""
-        x = tree.map_structure(lambda leaf: leaf[rows], self.x)
+        x = self._numbers(tree.map_structure(lambda leaf: leaf[rows], self.x))
         return backend.to_tensors((x, rows, index))
+
+    def _numbers(self, x: Nest) -> Nest:
+        """Integers that are no token ids, such as pictures of bytes, as float32."""
+        leaves = [
+            leaf if sites else leaf.astype(np.float32, copy=False)
+            for leaf, sites in zip(tree.flatten(x), self.sites, strict=True)
+        ]
+        return tree.pack_sequence_as(x, leaves)
 
     def score(self, x: Nest, at: Nest, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and classes `[n, K]` of inputs `x`, moved to the points of inputs `at`."""
@@ -122,7 +132,7 @@ class Forward:
             target = self.target.bind(tensors[own:])
 
             def probe_of(x: Nest, rows: Tensor) -> Probe:
-                return Probe(self.opened, x, target, self.sites, rows, facts)
+                return Probe(self.opened, x, target, self.sites, rows, facts, self._integer)
 
             return fn(probe_of, tensors[:own], *values)
 

@@ -205,6 +205,7 @@ class Probe:
         sites: For each leaf of `inputs`, the Embedding calls at which it is explained.
         row: The position of each row in the user's batch, ints `[n]`.
         facts: Where what is learned while tracing is noted.
+        integer: For each leaf of the user's input, whether it held integers.
     """
 
     def __init__(
@@ -215,10 +216,12 @@ class Probe:
         sites: list[list[Site]],
         row: Tensor,
         facts: dict[str, Any],
+        integer: list[bool] | None = None,
     ) -> None:
         self.inputs = inputs
         self.row = row
         self.facts = facts
+        self._integer = integer
         self._opened, self._target, self._sites = opened, target, sites
         self.outputs: Outputs | None = None
         self.index: Tensor | None = None
@@ -230,12 +233,12 @@ class Probe:
     def point(self, inputs: Nest) -> Nest:
         """Where inputs lie in the explained space: themselves, or their embeddings `[n, T, D]`."""
         if not any(self._sites):
-            return tree.map_structure(lambda x: ops.cast(x, "float32"), inputs)
+            return inputs
         calls = self._run(inputs, {}).calls
         leaves = [
             ops.concatenate([_find(calls, site).output for site in sites], axis=-1)
             if sites
-            else ops.cast(leaf, "float32")
+            else leaf
             for leaf, sites in zip(tree.flatten(inputs), self._sites, strict=True)
         ]
         return tree.pack_sequence_as(inputs, leaves)
@@ -408,12 +411,12 @@ class Probe:
     def _explain_none(self, scores: Tensor, leaves: list, grads: list) -> list:
         """Zeros where the score does not depend on an input beside others; else an error."""
         alone = all(grad is None for grad in grads)
-        inputs = tree.flatten(self.inputs)
+        assert self._integer is not None
         for i, (leaf, grad) in enumerate(zip(leaves, grads, strict=True)):
             if grad is not None:
                 continue
             name = _input_name(self.inputs, i)
-            continuous = keras.backend.is_float_dtype(inputs[i].dtype)
+            continuous = not self._integer[i]
             if alone or (continuous and backend.depends_on(scores, leaf)):
                 raise ValueError(self._cut_message(scores, leaf, name))
             if not continuous:

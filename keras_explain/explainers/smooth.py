@@ -43,7 +43,7 @@ class _Noisy(Explainer, abc.ABC):
         self.explainer.check(x)
 
     def passes(self, seed: int) -> dict[str, Any]:
-        inner = self.explainer.passes(seed)
+        inner = self.explainer.passes(seed + 1)  # else one inside another draws the same noise
         return {
             "key": backend.random_keys(seed, self.samples, stream=2),
             "inner": tree.map_structure(

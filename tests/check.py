@@ -1,0 +1,297 @@
+"""What every explainer keeps on any model: `check_explainer`.
+
+A new explainer class comes under it by being exported. The tables below say of the classes what
+can't be seen from outside.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops, tree
+
+import keras_explain as kx
+from keras_explain import backend
+
+# Of a class with required arguments: these, for the input `x`.
+ARGUMENTS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "GradientSHAP": lambda x: {"background": tree.map_structure(lambda leaf: leaf[:3], x)},
+}
+# Fields that are set wherever a class has them: few passes are enough here.
+FEW = {"samples": 3, "steps": 3}
+# The classes whose values depend on `seed`.
+RANDOM = {"GradientSHAP", "SmoothGrad", "SquareGrad", "VarGrad"}
+# The classes whose values are one map `[B, H, W]` over the input, and not of its shape.
+MAPS = {"GradCAM"}
+# What a class can't explain, and words of the error that says so.
+REFUSED = {("GradCAM", "tabular"): "layer whose output has a spatial extent above 1"}
+
+
+def explainer_classes() -> list[type[kx.Explainer]]:
+    """The public classes."""
+    exported = (getattr(kx, name) for name in kx.__all__)
+    found = (e for e in exported if inspect.isclass(e) and issubclass(e, kx.Explainer))
+    return [cls for cls in found if not inspect.isabstract(cls)]
+
+
+def explainer_for(cls: type[kx.Explainer], x: Any) -> kx.Explainer:
+    """An explainer of the class that suits the input, and is quick."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    arguments = {name: value for name, value in FEW.items() if name in fields}
+    arguments |= ARGUMENTS.get(cls.__name__, lambda x: {})(x)
+    required = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
+    missing = set(required) - arguments.keys()
+    assert not missing, f"Add {cls.__name__} to ARGUMENTS in tests/check.py, with {missing}."
+    return cls(**arguments)
+
+
+def check_explainer(
+    explainer: kx.Explainer, model: keras.Model, x: Any, target: Any = None
+) -> None:
+    """Asserts the contract of one explainer on one model.
+
+    Args:
+        explainer: The explainer.
+        model: The model; left as it was.
+        x: At least 3 rows for it.
+        target: A `Target` without an index, where the model has several outputs.
+    """
+    target = kx.targets.Class() if target is None else target
+    outputs = outputs_of(model, x)
+    given, before = tree.map_structure(np.copy, x), state_of(model)
+    call = Call(explainer, model, x, target)
+
+    with same_random_state():
+        first = call()
+    check_record(first, x)
+    assert_states_equal(state_of(model), before)
+    with nothing_traced():
+        check_seeds(call, first)
+        check_batches(call, first)
+        check_classes(call, first, outputs)
+        check_live_weights(call, first)
+    assert_states_equal(state_of(model), before)
+    tree.map_structure(np.testing.assert_array_equal, x, given)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call of an explainer, to be repeated with some things changed."""
+
+    explainer: kx.Explainer
+    model: keras.Model
+    x: Any
+    target: kx.targets.Target
+
+    def __call__(self, index: Any = None, *, rows: slice = slice(None), **options: Any) -> Any:
+        x = tree.map_structure(lambda leaf: leaf[rows], self.x)
+        target = self.target.replace(index=index)
+        with warnings.catch_warnings():  # a map may be zero: Grad-CAM's, of another class
+            warnings.filterwarnings("ignore", ".* is zero everywhere")
+            return self.explainer(self.model, x, target, **options)
+
+
+# The parts of the contract
+
+
+def check_record(explanation: kx.Explanation, x: Any) -> None:
+    """Shapes, dtypes, and numbers that are finite and not all zero."""
+    leaves, rows = tree.flatten(x), len(tree.flatten(x)[0])
+    values = tree.flatten(explanation.values)
+    if type(explanation.explainer).__name__ in MAPS:
+        assert len(values) == 1, "Expected one map."
+        sizes = [leaf.shape[: max(2, leaf.ndim - 1)] for leaf in leaves]
+        assert values[0].shape in sizes, f"Expected a map of the input's size, one of {sizes}."
+    else:
+        tree.assert_same_structure(explanation.values, x)
+        shapes = [value.shape for value in values]
+        expected = [leaf.shape for leaf in leaves]
+        assert shapes == expected, "Is it a map? Then add its class to MAPS in tests/check.py."
+    tree.assert_same_structure(explanation.x, x)
+    for array in [*values, explanation.scores, *explanation.extras.values()]:
+        assert array.dtype == np.float32
+        assert np.isfinite(array).all()
+        assert len(array) == rows
+    assert any(value.any() for value in values)
+    assert explanation.scores.shape == (rows,)
+    assert np.shape(explanation.target.index) == (rows,)
+    assert len(explanation) == rows
+
+
+def check_seeds(call: Call, first: kx.Explanation) -> None:
+    """Another seed gives other values if, and only if, the method is random."""
+    difference = distance(call(seed=1).values, first.values)
+    if type(call.explainer).__name__ in RANDOM:
+        assert difference > 1e-3
+    else:
+        hint = "Does it draw at random? Then add its class to RANDOM in tests/check.py."
+        assert difference == 0, hint
+
+
+def check_batches(call: Call, first: kx.Explanation) -> None:
+    """A row is explained alike alone, in a batch, and whatever `batch_size` is."""
+    assert_same(call(batch_size=3), first)
+    for rows, size in ((slice(1, 2), None), (slice(1, 3), 1)):
+        assert_same(call(rows=rows, batch_size=size), first, rows)
+
+
+def check_classes(call: Call, first: kx.Explanation, outputs: dict[Any, np.ndarray]) -> None:
+    """The prediction is explained by default; several classes as one call each would."""
+    output = outputs[getattr(call.target, "output", None)]
+    index, count = first.target.index, output.shape[-1]
+    if isinstance(call.target, kx.targets.Class):
+        np.testing.assert_array_equal(index, output.argmax(axis=-1))
+    assert_same(call(index), first)
+    other = (np.asarray(index) + 1) % count
+    together, alone = call(np.stack([other, index], axis=1)), call(other)
+    assert_same(column(together, 0), alone)
+    assert_same(column(together, 1), first)
+    np.testing.assert_array_equal(together.target.index, np.stack([other, index], axis=1))
+    if count > 1:
+        assert distance(alone.values, first.values) > 1e-3
+
+
+def check_live_weights(call: Call, first: kx.Explanation) -> None:
+    """Weights are read when explaining, not when tracing; equal ones give equal values."""
+    with other_weights(call.model):
+        assert distance(call(first.target.index).values, first.values) > 1e-3
+    assert_same(call(), first, exactly=True)
+
+
+# Explanations compared
+
+
+def distance(a: Any, b: Any) -> float:
+    """The largest difference between two nests, as a share of the largest number in `b`."""
+    a, b = tree.flatten(a), tree.flatten(b)
+    scale = max(np.abs(leaf).max(initial=0) for leaf in b) or 1.0
+    return float(max(np.abs(p - q).max() for p, q in zip(a, b, strict=True)) / scale)
+
+
+def assert_same(
+    received: kx.Explanation,
+    expected: kx.Explanation,
+    rows: slice = slice(None),
+    *,
+    exactly: bool = False,
+) -> None:
+    """Asserts equal values, scores and extras, to float32 rounding, for some of the rows."""
+    limit = 0 if exactly else 2e-5
+    assert received.extras.keys() == expected.extras.keys()
+    for name in ("values", "scores"):
+        cut = tree.map_structure(lambda leaf: leaf[rows], getattr(expected, name))
+        assert distance(getattr(received, name), cut) <= limit, name
+    for name, extra in received.extras.items():  # small differences of large numbers among them
+        scale = np.abs(expected.scores).max() + np.abs(expected.extras[name]).max()
+        assert np.abs(extra - expected.extras[name][rows]).max() <= limit * scale, name
+
+
+def column(explanation: kx.Explanation, k: int) -> kx.Explanation:
+    """Of K classes explained at once, one."""
+    values, scores, extras = tree.map_structure(
+        lambda leaf: leaf[:, k], (explanation.values, explanation.scores, explanation.extras)
+    )
+    return dataclasses.replace(explanation, values=values, scores=scores, extras=extras)
+
+
+# Models observed
+
+
+def outputs_of(model: keras.Model, x: Any) -> dict[Any, np.ndarray]:
+    """The model's outputs by name, computed without this package; None: the first one."""
+    rows = len(tree.flatten(x)[0])
+    size = (tree.flatten(getattr(model, "inputs", None) or [x])[0].shape[0]) or rows
+    positions = np.minimum(np.arange(-(-rows // size) * size), rows - 1).reshape(-1, size)
+    parts = [
+        model(tree.map_structure(lambda leaf, p=p: ops.convert_to_tensor(leaf[p]), x), training=False)
+        for p in positions
+    ]
+    whole = tree.map_structure(
+        lambda *leaves: ops.convert_to_numpy(ops.cast(ops.concatenate(leaves), "float32"))[:rows],
+        *parts,
+    )
+    names = model.output_names if hasattr(model, "output_names") else [0]
+    named = whole if isinstance(whole, dict) else dict(zip(names, tree.flatten(whole), strict=True))
+    return named | {None: next(iter(named.values()))}
+
+
+def state_of(model: keras.Model) -> list[Any]:
+    """All that a model and its layers consist of, but for what is compiled for them."""
+    layers = model._flatten_layers()
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer else [])]
+    return [
+        *({k: v for k, v in vars(layer).items() if k != "__kx__"} for layer in layers),
+        *({id(loss): loss for loss in layer._losses} for layer in layers),
+        *({"policy": layer.dtype_policy.name, "call": layer.call} for layer in layers),
+        *({"value": ops.convert_to_numpy(variable)} for variable in variables),
+    ]
+
+
+def assert_states_equal(after: list[Any], before: list[Any]) -> None:
+    assert len(after) == len(before)
+    for new, old in zip(after, before, strict=True):
+        assert new.keys() == old.keys()
+        for name, value in old.items():
+            equal = np.array_equal if isinstance(value, np.ndarray) else _is_same
+            assert equal(new[name], value), f"{name} is {new[name]!r}, and was {value!r}."
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    return a is b or (inspect.ismethod(b) and a == b) or (isinstance(b, str) and a == b)
+
+
+@contextlib.contextmanager
+def other_weights(model: keras.Model) -> Iterator[None]:
+    """Changes the weights, and puts them back."""
+    weights = [weight for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)]
+    before = [weight.numpy() for weight in weights]
+    for weight, old in zip(weights, before, strict=True):
+        weight.assign(1.2 * old + 0.01)
+    try:
+        yield
+    finally:
+        for weight, old in zip(weights, before, strict=True):
+            weight.assign(old)
+
+
+@contextlib.contextmanager
+def same_random_state() -> Iterator[None]:
+    """Asserts that what runs inside draws from none of the global generators."""
+
+    def draws() -> list[float]:
+        return [random.random(), np.random.random(), keras.random.normal(()), tf.random.normal(())]
+
+    keras.utils.set_random_seed(1)
+    expected = draws()
+    keras.utils.set_random_seed(1)
+    yield
+    assert draws() == expected
+
+
+@contextlib.contextmanager
+def nothing_traced() -> Iterator[None]:
+    """Asserts that what runs inside compiles nothing, and calls no layer in Python."""
+    calls = []
+
+    def noted(function: Callable) -> Callable:
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            calls.append(args[0])
+            return function(*args, **kwargs)
+
+        return noting
+
+    with (
+        mock.patch.object(keras.Layer, "__call__", noted(keras.Layer.__call__)),
+        mock.patch.object(backend, "compile", noted(backend.compile)),
+    ):
+        yield
+    assert calls == []
