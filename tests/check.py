@@ -211,7 +211,9 @@ def outputs_of(model: keras.Model, x: Any) -> dict[Any, np.ndarray]:
     size = (tree.flatten(getattr(model, "inputs", None) or [x])[0].shape[0]) or rows
     positions = np.minimum(np.arange(-(-rows // size) * size), rows - 1).reshape(-1, size)
     parts = [
-        model(tree.map_structure(lambda leaf, p=p: ops.convert_to_tensor(leaf[p]), x), training=False)
+        model(
+            tree.map_structure(lambda leaf, p=p: ops.convert_to_tensor(leaf[p]), x), training=False
+        )
         for p in positions
     ]
     whole = tree.map_structure(

@@ -113,7 +113,12 @@ def quarters(h: Any) -> Any:
 
 @nasty
 def sequential() -> Case:
-    stack = [conv("conv"), layers.MaxPooling2D(), layers.Flatten(), layers.Dense(CLASSES, "softmax")]
+    stack = [
+        conv("conv"),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+        layers.Dense(CLASSES, "softmax"),
+    ]
     return Case(filled(keras.Sequential([keras.Input(PICTURE), *stack])), numbers(*PICTURE))
 
 
@@ -344,7 +349,9 @@ def mixed_inputs() -> Case:
     text, table = keras.Input((6,), dtype="int32", name="text"), keras.Input((3,), name="table")
     h = layers.Flatten()(layers.Embedding(20, 5)(text))
     y = softmax(layers.Dense(6, activation="tanh")(layers.Concatenate()([h, table])))
-    return Case(made({"text": text, "table": table}, y), {"text": tokens(6, 20), "table": numbers(3)})
+    return Case(
+        made({"text": text, "table": table}, y), {"text": tokens(6, 20), "table": numbers(3)}
+    )
 
 
 # Tables, series, volumes, tokens

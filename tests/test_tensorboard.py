@@ -1,14 +1,11 @@
 """The TensorBoard sink: what is on disk, and what a real TensorBoard makes of it."""
 
 import contextlib
-import json
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-import urllib.parse
-import urllib.request
 
 import keras
 import numpy as np
@@ -18,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from keras_explain.callbacks import ExplanationLogger
 from keras_explain.sinks import Memory, TensorBoard, pairs, wording
+from tests.server import server, wait_for
 
 CLASSES = ("up", "down")
 EXPLAINERS = {
@@ -273,14 +271,6 @@ def writers():
     return [t for t in threading.enumerate() if t.name.startswith("Writing explanations")]
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"nothing after {seconds} s"
-        time.sleep(0.1)
-    return found
-
-
 @pytest.fixture(scope="module")
 def servers(trained, tmp_path_factory):
     """Real TensorBoards on free ports, by loader: functions from a route to its JSON or bytes."""
@@ -291,38 +281,6 @@ def servers(trained, tmp_path_factory):
             for loader in ("false", "true")
         }
         yield {loader: wait_for(ready) for loader, ready in started.items()}
-
-
-@contextlib.contextmanager
-def server(log_dir, loader, place):
-    """Starts a TensorBoard, and gives a function that returns nothing until it is up."""
-    log = place / "log.txt"
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir), "--port", "0"]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, f"--load_fast={loader}"], stdout=output, stderr=output
-        )
-    try:
-        yield lambda: _asker(_address(log, process))
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def _asker(address):
-    return address and (lambda route, **query: _get(address, route, query))
-
-
-def _address(log, process):
-    assert process.poll() is None, log.read_text()
-    return next((word for word in log.read_text().split() if word.startswith("http://")), None)
-
-
-def _get(address, route, query):
-    url = f"{address}data/{route}?{urllib.parse.urlencode(query)}"
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        body = answer.read()
-        return json.loads(body) if "json" in answer.headers["Content-Type"] else body
 
 
 @pytest.mark.parametrize("loader", ["false", "true"])
