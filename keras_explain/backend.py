@@ -91,6 +91,13 @@ def _calls_functions(graph: tf.Graph) -> bool:
     return any(op.type in called for op in graph.get_operations())
 
 
+def to_numpy(value: Any) -> np.ndarray:
+    """An array of anything array-like: also of a tensor or a variable."""
+    if keras.ops.is_tensor(value) or isinstance(value, keras.Variable):
+        return keras.ops.convert_to_numpy(value)
+    return np.asarray(value)
+
+
 def to_tensors(nest: Nest) -> Nest:
     """The arrays of a nest as tensors, so that repeated calls don't convert them again."""
     return keras.tree.map_structure(tf.convert_to_tensor, nest)
@@ -151,14 +158,15 @@ _REAPPLY = {
 _ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
 
 
-def before_activation(y: Tensor) -> Tensor | None:
+def before_activation(y: Tensor) -> tuple[Tensor, str] | None:
     """The logits behind a softmax, log-softmax or sigmoid that ends the computation of `y`.
 
     The traced graph is read backwards, so it makes no difference whether the activation was an
     argument of the last layer, a layer of its own or a raw operation in a subclassed `call`.
 
     Returns:
-        A tensor of the shape of `y`, or None where no such activation stands at the end.
+        The logits, of the shape of `y`, and `"Softmax"`, `"LogSoftmax"` or `"Sigmoid"`; None where
+        no such activation stands at the end.
     """
     after, op = [], y.op
     while op.type in _REAPPLY:
@@ -167,9 +175,9 @@ def before_activation(y: Tensor) -> Tensor | None:
     if op.type not in _ACTIVATIONS:
         return None
     logits = op.inputs[0]
-    for op in reversed(after):
-        logits = _REAPPLY[op.type](op, logits)
-    return logits
+    for later in reversed(after):
+        logits = _REAPPLY[later.type](later, logits)
+    return logits, op.type
 
 
 # Random numbers

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain.core.config import Config
+from keras_explain.core.inputs import check_finite
 
 Tensor = Any
 Nest = Any
@@ -44,6 +45,9 @@ class Constant(Baseline, kw_only=False):
 
     value: float = 0.0
 
+    def check(self, x: np.ndarray) -> None:
+        check_finite(np.atleast_1d(self.value), "`baseline`")
+
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         return ops.full_like(x, self.value)
 
@@ -60,6 +64,7 @@ class Given(Baseline, kw_only=False):
         return values if values.shape[0] == 1 else ops.take(values, row, axis=0)
 
     def check(self, x: np.ndarray) -> None:
+        check_finite(np.atleast_1d(self.values), "`baseline`")
         shape = np.shape(self.values)
         if shape not in (x.shape[1:], (1, *x.shape[1:]), x.shape):
             raise ValueError(
@@ -83,6 +88,7 @@ class Mean(Baseline, kw_only=False):
         return ops.broadcast_to(self.data, ops.shape(x))
 
     def check(self, x: np.ndarray) -> None:
+        check_finite(self.data, "baseline data")
         if self.data.shape[1:] != x.shape[1:]:
             raise ValueError(
                 f"Expected baseline data of shape (N, {', '.join(map(str, x.shape[1:]))}). "

@@ -14,6 +14,8 @@ from typing import Any, Self, dataclass_transform
 import keras
 import numpy as np
 
+from keras_explain import backend
+
 
 @dataclasses.dataclass(frozen=True)
 class ArraySpec:
@@ -39,6 +41,10 @@ class Config:
     def __post_init__(self) -> None:
         for name, value in self._items():
             object.__setattr__(self, name, _freeze(value))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, field.name, _freeze(state[field.name]))
 
     def _items(self) -> Iterator[tuple[str, Any]]:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -149,9 +155,9 @@ def _freeze(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if _is_array(value):
-        if isinstance(value, np.ndarray) and not value.flags.writeable:
+        if isinstance(value, np.ndarray) and value.flags.owndata and not value.flags.writeable:
             return value
-        array = np.array(value)
+        array = np.array(backend.to_numpy(value))
         array.setflags(write=False)
         return array
     if isinstance(value, dict):
@@ -181,6 +187,10 @@ def _digest(array: np.ndarray) -> tuple:
 def _show(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {_show(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple) and any(isinstance(item, np.ndarray) for item in value):
+        return "(" + ", ".join(map(_show, value)) + ")"
     return repr(value)
 
 

@@ -61,6 +61,7 @@ class Explainer(Config, abc.ABC):
         x = inputs.checked(model, x)
         target = as_target(target)
         self.check(x)
+        _check_seed(seed)
         result = chunks.run(self, OpenModel.of(model), x, target, batch_size, seed)
         _warn_of_zeros(self, result["values"])
         return Explanation(explainer=self, x=x, **result)
@@ -164,6 +165,14 @@ def get(identifier: Any) -> Explainer:
         "Expected an explainer, its name or its serialised form. "
         f"Received: {identifier!r} of type {type(identifier).__name__}."
     )
+
+
+def _check_seed(seed: Any) -> None:
+    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if not whole or seed < 0:
+        raise ValueError(
+            f"Expected a whole number of 0 or more as `seed`. Received: seed={seed!r}."
+        )
 
 
 def _warn_of_zeros(explainer: Explainer, values: Nest) -> None:

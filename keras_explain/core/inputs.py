@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_explain import backend
+
 Nest = Any
 
 
@@ -30,12 +32,12 @@ def checked(model: keras.Model, x: Nest) -> Nest:
     if rows == {0}:
         raise ValueError(f"Expected at least one sample. Received: x of shape {leaves[0].shape}.")
     for leaf in leaves:
-        _check_finite(leaf)
+        check_finite(leaf, "`x`")
     return x
 
 
 def _array(value: Any) -> np.ndarray:
-    array = np.asarray(value)
+    array = backend.to_numpy(value)
     if array.dtype == bool or np.issubdtype(array.dtype, np.integer):
         return array.astype(np.int32) if array.dtype.itemsize > 4 else array
     try:
@@ -47,12 +49,13 @@ def _array(value: Any) -> np.ndarray:
         ) from error
 
 
-def _check_finite(array: np.ndarray) -> None:
+def check_finite(array: np.ndarray, name: str) -> None:
+    """Raises a `ValueError` where rows of an array hold NaN or infinity."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
         raise ValueError(
-            "Expected finite numbers as `x`. Received: NaN or infinity in "
-            f"{int(bad.sum())} of {len(array)} samples, the first at row {int(bad.argmax())}."
+            f"Expected finite numbers as {name}. Received: NaN or infinity in "
+            f"{int(bad.sum())} of {len(array)} rows, the first at row {int(bad.argmax())}."
         )
 
 
@@ -61,16 +64,21 @@ def _check_structure(model: keras.Model, x: Nest) -> None:
     leaves = tree.flatten(x)
     if not expected:
         return
+    if isinstance(x, dict):
+        struct = model.input
+        by_name = struct if isinstance(struct, dict) else {t.name: t for t in expected}
+        if set(by_name) != set(x):
+            raise ValueError(
+                f"Expected arrays named {', '.join(map(repr, by_name))}, as {model.name!r} takes. "
+                f"Received: {', '.join(map(repr, x))}."
+            )
+        expected = [by_name[name] for name in sorted(x)]
     if len(leaves) != len(expected):
         raise ValueError(
             f"Expected {len(expected)} input array(s) of shape "
             f"{', '.join(str(tuple(t.shape)) for t in expected)}, as {model.name!r} takes. "
             f"Received: {len(leaves)} array(s) of shape {', '.join(str(a.shape) for a in leaves)}."
         )
-    if isinstance(x, dict):
-        by_name = {t.name: t for t in expected}
-        if set(by_name) == set(x):
-            expected = [by_name[name] for name in sorted(x)]
     for array, wanted in zip(leaves, expected, strict=True):
         _check_shape(array, wanted)
 

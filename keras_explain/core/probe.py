@@ -140,12 +140,17 @@ class Outputs:
         """One output as `"value"`, `"logit"` or `"probability"`."""
         raw = self._select(output)
         self.width = raw.shape[-1] if len(raw.shape) > 1 else 1
-        logits = None if of == "value" else backend.before_activation(raw)
-        if of == "logit" and logits is not None:
-            raw = logits
-        elif of == "probability" and logits is None:
-            raw = ops.sigmoid(raw) if raw.shape[-1] == 1 else ops.softmax(raw)
+        if of != "value":
+            logits, activation = backend.before_activation(raw) or (raw, None)
+            raw = logits if of == "logit" else self._probability(raw, activation)
         return self._cut(ops.cast(raw, "float32"))
+
+    def _probability(self, y: Tensor, activation: str | None) -> Tensor:
+        if activation == "LogSoftmax":
+            return ops.exp(y)
+        if activation is not None:
+            return y
+        return ops.sigmoid(y) if self.width == 1 else ops.softmax(y)
 
     def layer(self, layer: str) -> Tensor:
         """The output of a layer; of its last call, where it was called more than once."""

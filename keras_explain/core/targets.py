@@ -249,7 +249,7 @@ class Function(Target, kw_only=False):
 
     takes_index = False
 
-    def __init__(self, fn: Callable[[Any], Tensor]) -> None:
+    def __init__(self, fn: Callable[[Any], Tensor], index: None = None) -> None:
         object.__setattr__(self, "index", None)
         object.__setattr__(self, "fn", fn)
         if not callable(fn):

@@ -7,6 +7,7 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core.explainer import Explainer
+from keras_explain.core.inputs import check_finite
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Mean
 from keras_explain.explainers.smooth import noisy
@@ -60,6 +61,8 @@ class GradientSHAP(Explainer):
                 f"Expected a background of shape {expected}, N rows like the input's. "
                 f"Received: {', '.join(map(str, received))}."
             )
+        for row in rows:
+            check_finite(row, "`background`")
 
     def passes(self, seed: int) -> dict[str, Any]:
         n = len(tree.flatten(self.background)[0])
