@@ -5,6 +5,7 @@ tensors (`gradients`, `before_activation`, `depends_on`) work inside a function 
 traces.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from keras import ops
 
 Tensor = Any
 Nest = Any
+
+_COMPILING = threading.RLock()
 
 
 def require_tensorflow() -> None:
@@ -54,6 +57,11 @@ def compile(fn: Callable, *specs: Nest) -> Any:
     A `tf.function` of the user's that `fn` reaches is inlined: inside a call of its own, its layers
     and its last activation could be neither seen nor replaced.
     """
+    with _COMPILING:
+        return _compile(fn, *specs)
+
+
+def _compile(fn: Callable, *specs: Nest) -> Any:
     graphs = []
 
     def noted(*args: Nest) -> Nest:

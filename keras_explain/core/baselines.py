@@ -151,6 +151,11 @@ def per_input(baseline: Any, x: Nest) -> list[Baseline]:
     if isinstance(baseline, (list, tuple, dict)):
         parts = _flatten(baseline)
         if len(parts) == len(leaves):
+            if isinstance(baseline, dict) and isinstance(x, dict) and set(baseline) != set(x):
+                raise ValueError(
+                    f"Expected baselines for the inputs {', '.join(map(repr, x))}. "
+                    f"Received: {', '.join(map(repr, baseline))}."
+                )
             return [get(part) for part in parts]
         if isinstance(baseline, dict) or len(leaves) > 1:
             raise ValueError(

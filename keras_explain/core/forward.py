@@ -88,9 +88,9 @@ class Forward:
         return backend.to_tensors((x, rows, index))
 
     def _numbers(self, x: Nest) -> Nest:
-        """Integers that are no token ids, such as pictures of bytes, as float32."""
+        """Integers that are no token ids, such as the bytes of pictures, as float32."""
         leaves = [
-            leaf if sites else leaf.astype(np.float32, copy=False)
+            leaf if sites or leaf.dtype == bool else leaf.astype(np.float32, copy=False)
             for leaf, sites in zip(tree.flatten(x), self.sites, strict=True)
         ]
         return tree.pack_sequence_as(x, leaves)

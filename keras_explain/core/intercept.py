@@ -9,7 +9,6 @@ import keras
 from keras.src.backend import AutocastScope
 
 _LOCK = threading.RLock()
-_FLOAT32 = keras.DTypePolicy("float32")
 
 
 def nodes_by_path(model: keras.Model) -> dict[str, Any]:
@@ -79,8 +78,9 @@ def intercept(nodes: Iterable[Any], hook: Callable) -> Iterator[None]:
         for node in nodes:
             _shadow_call(node, hook, thread, undo)
             if _is_layer(node):
-                _compute_in_float32(node, undo)
+                _compute_in_float32(node, thread, undo)
                 _keep_losses(node, undo)
+                _keep_inputs_float(node, undo)
         undo.enter_context(AutocastScope("float32"))
         yield
 
@@ -97,10 +97,43 @@ def _shadow_call(node: Any, hook: Callable, thread: int, undo: ExitStack) -> Non
     _shadow(node, name, call, undo)
 
 
-def _compute_in_float32(layer: keras.Layer, undo: ExitStack) -> None:
+class _Float32(keras.DTypePolicy):
+    """A float32 policy in one thread, and a layer's own one in all others."""
+
+    def __init__(self, layer: keras.Layer, thread: int) -> None:
+        super().__init__("float32")
+        self._thread = thread
+        self._elsewhere = (layer.compute_dtype, layer.variable_dtype)
+
+    @property
+    def compute_dtype(self) -> str:
+        return "float32" if threading.get_ident() == self._thread else self._elsewhere[0]
+
+    @property
+    def variable_dtype(self) -> str:
+        return "float32" if threading.get_ident() == self._thread else self._elsewhere[1]
+
+
+def _compute_in_float32(layer: keras.Layer, thread: int, undo: ExitStack) -> None:
     is_float = keras.backend.is_float_dtype(layer.compute_dtype)
     if is_float and layer.quantization_mode is None:
-        _shadow(layer, "_dtype_policy", _FLOAT32, undo)
+        _shadow(layer, "_dtype_policy", _Float32(layer, thread), undo)
+
+
+def _keep_inputs_float(layer: keras.Layer, undo: ExitStack) -> None:
+    """Lets float32 pass where a Functional model would cast it to its input's integer dtype."""
+    name = "_convert_inputs_to_tensors"
+    convert = getattr(layer, name, None)
+    if convert is None:
+        return
+
+    def converted(flat: list[Any]) -> list[Any]:
+        return [
+            x if x is not None and keras.backend.standardize_dtype(x.dtype) == "float32" else y
+            for x, y in zip(flat, convert(flat), strict=True)
+        ]
+
+    _shadow(layer, name, converted, undo)
 
 
 def _shadow(node: Any, name: str, value: Any, undo: ExitStack) -> None:

@@ -8,6 +8,7 @@ The *point* of an input is what is differentiated and moved: the input itself, o
 the output of the `Embedding` that they enter (a *site*).
 """
 
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,8 +26,10 @@ from keras_explain.core.targets import Target
 Tensor = Any
 Nest = Any
 
+_MOVES_AXES = (keras.layers.Permute, keras.layers.Reshape, keras.layers.InputLayer)
 CACHE = "__kx__"
 CACHED_FUNCTIONS = 64
+_OPENING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -71,24 +74,27 @@ class OpenModel:
         self.paths = {id(node): path for path, node in self.nodes.items()}
         self.fingerprint = fingerprint(model)
         self._functions: dict[Any, Compiled] = {}
+        self._lock = threading.RLock()
 
     @classmethod
     def of(cls, model: keras.Model) -> "OpenModel":
         """The model's own record, made anew when its layers, activations or variables changed."""
         if not isinstance(model, keras.Model):
             raise TypeError(f"Expected a keras.Model. Received: {type(model).__name__}.")
-        cached = model.__dict__.get(CACHE)
-        if cached is None or cached.model is not model or cached.fingerprint != fingerprint(model):
-            cached = model.__dict__[CACHE] = cls(model)
-        return cached
+        with _OPENING:
+            known = model.__dict__.get(CACHE)
+            if known is None or known.model is not model or known.fingerprint != fingerprint(model):
+                known = model.__dict__[CACHE] = cls(model)
+            return known
 
     def compiled(self, key: Any, build: Callable[[], Compiled]) -> Compiled:
         """The function of `key`, built on first use; the least recently used one makes room."""
-        function = self._functions.pop(key, None) or build()
-        self._functions[key] = function
-        if len(self._functions) > CACHED_FUNCTIONS:
-            del self._functions[next(iter(self._functions))]
-        return function
+        with self._lock:
+            function = self._functions.pop(key, None) or build()
+            self._functions[key] = function
+            if len(self._functions) > CACHED_FUNCTIONS:
+                del self._functions[next(iter(self._functions))]
+            return function
 
     def resolve(self, layer: str) -> str:
         """The path of a layer given by path, or by a name that only one path ends in.
@@ -168,6 +174,29 @@ class Outputs:
             )
         return calls[-1]
 
+    def has_map(self, call: Call) -> bool:
+        """Whether a call has one output `[n, ..., C]` with a spatial extent above 1."""
+        if not backend.is_here(call.output) or len(call.output.shape) < 3:
+            return False
+        shape = tuple(call.output.shape[1:])
+        spatial = shape[1:] if self.channels_first(call) else shape[:-1]
+        return all(spatial) and int(np.prod(spatial)) > 1
+
+    def channels_first(self, call: Call | None) -> bool:
+        """Whether a call's output is `[n, C, ...]`, by the layers that lead to it.
+
+        What has no `data_format` keeps that of the layer before it, except where axes are moved.
+        """
+        while call is not None and not isinstance(call.node, _MOVES_AXES):
+            if hasattr(call.node, "data_format"):
+                return call.node.data_format == "channels_first"
+            call = self._producer(call)
+        return keras.config.image_data_format() == "channels_first"
+
+    def _producer(self, call: Call) -> Call | None:
+        inputs = set(map(id, call.inputs))
+        return next((c for c in self.calls if c is not call and id(c.output) in inputs), None)
+
     def _cut(self, tensor: Tensor) -> Tensor:
         return tensor if self._rows is None else tensor[: self._rows]
 
@@ -238,12 +267,12 @@ class Probe:
     def point(self, inputs: Nest) -> Nest:
         """Where inputs lie in the explained space: themselves, or their embeddings `[n, T, D]`."""
         if not any(self._sites):
-            return inputs
+            return tree.map_structure(_number, inputs)
         calls = self._run(inputs, {}).calls
         leaves = [
             ops.concatenate([_find(calls, site).output for site in sites], axis=-1)
             if sites
-            else leaf
+            else _number(leaf)
             for leaf, sites in zip(tree.flatten(inputs), self._sites, strict=True)
         ]
         return tree.pack_sequence_as(inputs, leaves)
@@ -300,10 +329,9 @@ class Probe:
         if gradient is None:
             raise ValueError(self._cut_message(scores, call.output, f"layer {call.path!r}"))
         self._mapped = call.output
-        return tuple(
-            _channels_last(self.outputs._cut(tensor), call.node)
-            for tensor in (call.output, gradient)
-        )
+        first = self.outputs.channels_first(call)
+        tensors = [self.outputs._cut(tensor) for tensor in (call.output, gradient)]
+        return tuple(ops.moveaxis(t, 1, -1) if first else t for t in tensors)
 
     # Shapes
 
@@ -349,7 +377,7 @@ class Probe:
             edges = np.cumsum([site.width for site in sites])[:-1]
             parts = ops.split(leaf, [int(e) for e in edges], axis=-1) if len(sites) > 1 else [leaf]
             replaced |= {(s.path, s.number): part for s, part in zip(sites, parts, strict=False)}
-            leaves.append(x if sites else leaf)
+            leaves.append(x if sites or x.dtype == "bool" else leaf)
         return self._run(tree.pack_sequence_as(self.inputs, leaves), replaced)
 
     def _run(self, inputs: Nest, replaced: dict[tuple[str, int], Tensor]) -> Outputs:
@@ -391,8 +419,8 @@ class Probe:
     def _spatial(self, layer: str) -> Call:
         assert self.outputs is not None
         call = self.outputs.call(layer)
-        if not _has_map(call):
-            spatial = [c.path for c in self.outputs.calls if _has_map(c)]
+        if not self.outputs.has_map(call):
+            spatial = [c.path for c in self.outputs.calls if self.outputs.has_map(c)]
             received = [tuple(t.shape) for t in tree.flatten(call.output)]
             raise ValueError(
                 "Expected a layer with one output of a spatial extent above 1, [B, ..., C]. "
@@ -404,7 +432,7 @@ class Probe:
     def _last_spatial(self, scores: Tensor) -> Call:
         assert self.outputs is not None
         for call in reversed(self.outputs.calls):
-            if _has_map(call) and backend.depends_on(scores, call.output):
+            if self.outputs.has_map(call) and backend.depends_on(scores, call.output):
                 return next(c for c in self.outputs.calls if c.output is call.output)
         raise ValueError(
             f"Expected a model with a layer whose output has a spatial extent above 1. "
@@ -426,8 +454,8 @@ class Probe:
                 raise ValueError(self._cut_message(scores, leaf, name))
             if not continuous:
                 warnings.warn(
-                    f"The {name} holds integers without an Embedding, so no gradient leads to it: "
-                    "its attributions are zero.",
+                    f"The {name} holds integers or booleans without an Embedding, and no gradient "
+                    "leads to it: its attributions are zero.",
                     stacklevel=2,
                 )
             grads[i] = ops.zeros_like(leaf)
@@ -508,6 +536,10 @@ def _resize_2d(images: Tensor, size: tuple[int, ...]) -> Tensor:
     return ops.image.resize(images, size, interpolation="bilinear", data_format="channels_last")
 
 
+def _number(x: Tensor) -> Tensor:
+    return ops.cast(x, "float32") if x.dtype == "bool" else x
+
+
 def _find(calls: list[Call], site: Site) -> Call:
     return next(c for c in calls if (c.path, c.number) == (site.path, site.number))
 
@@ -515,26 +547,6 @@ def _find(calls: list[Call], site: Site) -> Call:
 def _any_gradient(scores: Tensor, tensors: list[Tensor]) -> bool:
     here = [t for t in tensors if backend.is_here(t)]
     return bool(here) and any(grad is not None for grad in backend.gradients(scores, here))
-
-
-def _has_map(call: Call) -> bool:
-    if not backend.is_here(call.output) or len(call.output.shape) < 3:
-        return False
-    spatial = _channels_last_shape(call.output.shape, call.node)[1:-1]
-    return all(spatial) and int(np.prod(spatial)) > 1
-
-
-def _channels_first(node: Any) -> bool:
-    return getattr(node, "data_format", keras.config.image_data_format()) == "channels_first"
-
-
-def _channels_last_shape(shape: Any, node: Any) -> tuple:
-    shape = tuple(shape)
-    return (shape[0], *shape[2:], shape[1]) if _channels_first(node) else shape
-
-
-def _channels_last(tensor: Tensor, node: Any) -> Tensor:
-    return ops.moveaxis(tensor, 1, -1) if _channels_first(node) else tensor
 
 
 def _spatial_size(leaf: Tensor, spatial: int) -> tuple[int, ...]:

@@ -51,6 +51,12 @@ class GradientSHAP(Explainer):
             raise ValueError(f"Expected noise of 0 or more. Received: noise={self.noise}.")
 
     def check(self, x: Any) -> None:
+        named = isinstance(self.background, dict) and isinstance(x, dict)
+        if named and set(self.background) != set(x):
+            raise ValueError(
+                f"Expected a background for the inputs {', '.join(map(repr, x))}. "
+                f"Received: {', '.join(map(repr, self.background))}."
+            )
         rows, leaves = tree.flatten(self.background), tree.flatten(x)
         received = [np.shape(row) for row in rows]
         if [shape[1:] for shape in received] != [leaf.shape[1:] for leaf in leaves] or any(
