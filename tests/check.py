@@ -225,13 +225,17 @@ def outputs_of(model: keras.Model, x: Any) -> dict[Any, np.ndarray]:
     return named | {None: next(iter(named.values()))}
 
 
+# What is compiled for a model, and Keras's note that a layer was called.
+UNOBSERVED = ("__kx__", "_called")
+
+
 def state_of(model: keras.Model) -> list[Any]:
-    """All that a model and its layers consist of, but for what is compiled for them."""
+    """All that a model and its layers consist of."""
     layers = model._flatten_layers()
     optimizer = getattr(model, "optimizer", None)
     variables = [*model.variables, *(optimizer.variables if optimizer else [])]
     return [
-        *({k: v for k, v in vars(layer).items() if k != "__kx__"} for layer in layers),
+        *({k: v for k, v in vars(layer).items() if k not in UNOBSERVED} for layer in layers),
         *({id(loss): loss for loss in layer._losses} for layer in layers),
         *({"policy": layer.dtype_policy.name, "call": layer.call} for layer in layers),
         *({"value": ops.convert_to_numpy(variable)} for variable in variables),
@@ -270,7 +274,8 @@ def same_random_state() -> Iterator[None]:
     """Asserts that what runs inside draws from none of the global generators."""
 
     def draws() -> list[float]:
-        return [random.random(), np.random.random(), keras.random.normal(()), tf.random.normal(())]
+        of_numpy = np.random.random()  # noqa: NPY002
+        return [random.random(), of_numpy, keras.random.normal(()), tf.random.normal(())]
 
     keras.utils.set_random_seed(1)
     expected = draws()

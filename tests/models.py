@@ -35,6 +35,20 @@ class Case:
     target: kx.targets.Target = kx.targets.Class()
 
 
+# Nasty kinds whose layers are like those of others.
+NOT_ABOUT_LAYERS = {
+    "compiled_by_xla",
+    "dropout_batchnorm",
+    "inputs_list",
+    "mixed_float16",
+    "outputs_dict",
+    "outputs_list",
+    "policy_map",
+    "softmax_layer",
+    "tokens_float",
+    "uint8_input",
+    "with_lambda",
+}
 Make = Callable[[], Case]
 COMMON: dict[str, Make] = {}
 NASTY: dict[str, Make] = {}
@@ -287,6 +301,33 @@ def regularized() -> Case:
 
 
 @nasty
+def normalization() -> Case:
+    """A layer that holds constants which are no weights."""
+    x = keras.Input(PICTURE)
+    h = layers.Normalization(mean=[0.1, 0.0, -0.2], variance=[1.0, 2.0, 0.5])(x)
+    return Case(made(x, softmax(quarters(conv("conv")(h)))), numbers(*PICTURE))
+
+
+@nasty
+def with_loop() -> Case:
+    """A layer that is called inside a loop of the graph."""
+    x = keras.Input((6, 3))
+    return Case(made(x, softmax(layers.Flatten()(Repeated()(x)))), numbers(6, 3))
+
+
+class Repeated(layers.Layer):
+    def __init__(self) -> None:
+        super().__init__(name="repeated")
+        self.dense = layers.Dense(3, activation="tanh", name="dense")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return ops.fori_loop(0, 3, lambda i, h: self.dense(h), x)
+
+
+@nasty
 def segmentation() -> Case:
     x = keras.Input(PICTURE)
     y = layers.Conv2D(CLASSES, 1, activation="softmax", name="classes")(conv("conv")(x))
@@ -393,6 +434,17 @@ def tokens_float() -> Case:
 @common
 def tokens_int() -> Case:
     return Case(text("int32"), tokens(7, 20))
+
+
+@nasty
+def lookup() -> Case:
+    """Ids that become others before they enter two Embeddings, one of them twice."""
+    x = keras.Input((6,), dtype="int64")
+    ids = layers.IntegerLookup(vocabulary=list(range(1, 20)))(x)
+    first, second = layers.Embedding(21, 4), layers.Embedding(21, 3)
+    h = layers.Concatenate()([first(ids), second(ids), first(20 - ids)])
+    y = softmax(layers.Dense(6, activation="tanh")(layers.Flatten()(h)))
+    return Case(made(x, y), tokens(6, 20))
 
 
 @nasty

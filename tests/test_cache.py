@@ -1,7 +1,8 @@
-"""Compiled functions: kept in the model, bounded, and forgotten when the model is rebuilt."""
+"""Compiled functions: kept in the model, bounded, forgotten when it is rebuilt, gone with it."""
 
 import copy
 import gc
+import pickle
 import weakref
 
 import keras
@@ -200,25 +201,6 @@ def test_a_layer_that_was_added_or_removed():
     check.assert_same(assert_like_fresh(model, stack()), SIGNED(model, X, 1))
 
 
-def test_a_layer_that_a_subclassed_model_exchanged():
-    class Exchange(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.head = layers.Dense(3, kernel_initializer="ones")
-            self.other = layers.Dense(3, kernel_initializer="glorot_normal")
-            self.other.build((None, 5))
-
-        def call(self, x):
-            return self.head(x)
-
-    model = Exchange()
-    model(X)
-    assert (SIGNED(model, X, 1).values == 1).all()
-    model.head = model.other
-    expected = np.broadcast_to(model.other.kernel.numpy()[:, 1], X.shape)
-    np.testing.assert_allclose(SIGNED(model, X, 1).values, expected, rtol=1e-6)
-
-
 def test_lora():
     """Two more weights in a Dense layer, enabled after the model was explained."""
     model = small()
@@ -297,3 +279,133 @@ def test_many_calls_compile_nothing_more():
     for i in range(20):
         explainer(model, X + i, i % 3, batch_size=1 + i % 4, seed=i)
     assert set(map(id, opened(model)._functions.values())) == set(map(id, functions))
+
+
+# Live weights, and the end of a model
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "nested",
+        "subclassed",
+        "fixed_batch",
+        "tf_function",
+        "inputs_dict",
+        "tokens_int",
+        "mixed_bfloat16",
+        "quantized",
+    ],
+)
+def test_values_are_those_of_a_fresh_model_with_the_weights(kind):
+    case, other = models.get(kind), models.fresh(kind)
+    explainer = kx.IntegratedGradients(steps=3)
+    explainer(case.model, case.x)
+    with check.other_weights(case.model), check.other_weights(other.model):
+        received, expected = explainer(case.model, case.x), explainer(other.model, case.x)
+    check.assert_same(received, expected)
+
+
+def test_values_follow_a_step_of_fit():
+    case, other = models.fresh("dropout_batchnorm"), models.fresh("dropout_batchnorm")
+    case.model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    explainer = kx.IntegratedGradients(steps=3)
+    before = explainer(case.model, case.x)
+    case.model.fit(case.x, np.arange(models.ROWS), verbose=0)
+    optimizer = [ops.convert_to_numpy(variable) for variable in case.model.optimizer.variables]
+    with check.nothing_traced():
+        received = explainer(case.model, case.x)
+    other.model.set_weights(case.model.get_weights())
+    check.assert_same(received, explainer(other.model, case.x))
+    assert check.distance(received.values, before.values) > 1e-2
+    for variable, value in zip(case.model.optimizer.variables, optimizer, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
+
+
+@pytest.fixture
+def is_collected():
+    """A function that takes a list with nothing but a model, and tells whether it can be freed."""
+    gc.freeze()  # what is here already need not be searched
+
+    def is_collected(models):
+        reference = weakref.ref(models.pop())
+        gc.collect()
+        return reference() is None
+
+    yield is_collected
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("cls", check.explainer_classes())
+def test_an_explained_model_is_collected(cls, is_collected):
+    case = models.fresh("nested")
+    explanation = check.explainer_for(cls, case.x)(case.model, case.x)
+    alone = [case.model]
+    del case
+    assert is_collected(alone)
+    assert explanation.values.any()
+
+
+@pytest.mark.parametrize("kind", ["subclassed", "tf_function", "inputs_dict", "attention"])
+def test_an_explained_model_of_another_kind_is_collected(kind, is_collected):
+    case = models.fresh(kind)
+    kx.Saliency()(case.model, case.x)
+    alone = [case.model]
+    del case
+    assert is_collected(alone)
+
+
+def test_a_model_that_failed_to_be_explained_is_collected(is_collected):
+    case = models.fresh("functional")
+    with pytest.raises(ValueError, match="conv_a"):
+        kx.GradCAM(layer="conv_aa")(case.model, case.x)
+    alone = [case.model]
+    del case
+    assert is_collected(alone)
+
+
+def test_a_model_that_is_held_is_not_collected(is_collected):
+    case = models.fresh("tabular")
+    assert not is_collected([case.model])
+
+
+# Copies of explained models
+
+
+def _saved(model, folder):
+    model.save(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras")
+
+
+def _cloned(model, folder):
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    return clone
+
+
+COPIES = {
+    "save": _saved,
+    "clone_model": _cloned,
+    "copy": lambda model, folder: copy.copy(model),
+    "deepcopy": lambda model, folder: copy.deepcopy(model),
+    "pickle": lambda model, folder: pickle.loads(pickle.dumps(model)),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("kind", ["nested_twice", "inputs_dict"])
+def test_an_explained_model_can_be_copied(kind, how, tmp_path):
+    case = models.get(kind)
+    expected = kx.Saliency()(case.model, case.x, case.target)
+    other = COPIES[how](case.model, tmp_path)
+    check.assert_same(kx.Saliency()(other, case.x, case.target), expected)
+    with check.nothing_traced():
+        check.assert_same(kx.Saliency()(case.model, case.x, case.target), expected, exactly=True)
+
+
+def test_an_explained_model_can_be_exported(tmp_path):
+    case = models.get("sequential")
+    kx.Saliency()(case.model, case.x)
+    case.model.export(tmp_path, verbose=False)
+    served = layers.TFSMLayer(tmp_path, call_endpoint="serve")(case.x)
+    np.testing.assert_allclose(served, case.model(case.x), atol=1e-6)

@@ -16,9 +16,7 @@ from keras_explain.core.names import snake_name
 from tests import check, models
 
 X = models.numbers(5)
-EXPLAINERS = {
-    cls.__name__: check.explainer_for(cls, X) for cls in check.explainer_classes()
-} | {
+EXPLAINERS = {cls.__name__: check.explainer_for(cls, X) for cls in check.explainer_classes()} | {
     "layer": kx.GradCAM(layer="backbone/conv_last"),
     "array": kx.IntegratedGradients(baseline=np.arange(5.0)),
     "object": kx.IntegratedGradients(steps=7, baseline=kx.baselines.Blur(sigma=2.5)),
@@ -352,10 +350,14 @@ def test_a_class_of_one_s_own_is_known_by_name():
             return total**self.power
 
     assert kx.get("my_saliency") == MySaliency()
-    assert repr(kx.get({"class_name": "MySaliency", "config": {"power": 3}})) == "MySaliency(power=3)"
+    assert (
+        repr(kx.get({"class_name": "MySaliency", "config": {"power": 3}})) == "MySaliency(power=3)"
+    )
     case = models.get("tabular")
     expected = kx.Saliency()(case.model, case.x).values ** 2
-    np.testing.assert_allclose(kx.get("my_saliency")(case.model, case.x).values, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        kx.get("my_saliency")(case.model, case.x).values, expected, rtol=1e-5
+    )
 
 
 def test_an_explainer_by_name_inside_another():

@@ -157,32 +157,31 @@ def _in_float32(layer):
 # Left as it was
 
 
-class Stumble(Exception):
+class StumbleError(Exception):
     pass
 
 
 def stumble(node, call, *args, **kwargs):
     if isinstance(node, layers.Dense):
-        raise Stumble
+        raise StumbleError
     return call(*args, **kwargs)
 
 
 @pytest.mark.parametrize("kind", ["nested_twice", "subclassed", "functional", "mixed_bfloat16"])
 def test_layers_come_back_after_an_error(kind):
     case = models.get(kind)
-    case.model(case.x)  # Keras notes in the layers that they were called
     before = check.state_of(case.model)
-    with pytest.raises(Stumble), intercept(nodes_of(case.model), stumble):
+    with pytest.raises(StumbleError), intercept(nodes_of(case.model), stumble):
         case.model(case.x)
     check.assert_states_equal(check.state_of(case.model), before)
-    with pytest.raises(Stumble), intercept(nodes_of(case.model), pass_on):
-        raise Stumble
+    with pytest.raises(StumbleError), intercept(nodes_of(case.model), pass_on):
+        raise StumbleError
     check.assert_states_equal(check.state_of(case.model), before)
 
 
 def test_the_lock_is_free_after_an_error():
     case = models.get("sequential")
-    with pytest.raises(Stumble), intercept(nodes_of(case.model), stumble):
+    with pytest.raises(StumbleError), intercept(nodes_of(case.model), stumble):
         case.model(case.x)
     assert elsewhere(lambda: kx.Saliency()(case.model, case.x)).values.any()
 
@@ -211,7 +210,6 @@ def test_one_inside_another():
 
         return hook
 
-    case.model(case.x)  # Keras notes in the layers that they were called
     before = check.state_of(case.model)
     first, last = (layer.name for layer in case.model.layers[1:])
     with intercept(nodes_of(case.model), noted("outer")):
@@ -241,7 +239,7 @@ def test_losses_stay_those_of_the_last_call():
     assert len(before) == 4
     kx.IntegratedGradients(steps=2)(model, case.x)
     assert [float(loss) for loss in model.losses] == before
-    with pytest.raises(Stumble), intercept(nodes_of(model), stumble):
+    with pytest.raises(StumbleError), intercept(nodes_of(model), stumble):
         model(-2 * case.x)
     assert [float(loss) for loss in model.losses] == before
 
@@ -260,6 +258,108 @@ def test_training_goes_on_with_its_losses():
     assert histories[:2] == histories[2:]
 
 
+# Explainers and models that fail midway
+
+
+class _FailsInStep(kx.Explainer):
+    def step(self, probe, x, target, pass_):
+        probe.gradient(x, target)
+        raise RuntimeError("halfway")
+
+
+class _FailsInFinish(kx.IntegratedGradients):
+    def finish(self, probe, total, x):
+        raise RuntimeError("halfway")
+
+
+@pytest.mark.parametrize(
+    "kind", ["nested", "subclassed", "tf_function", "mixed_float16", "regularized", "tokens_int"]
+)
+def test_a_failing_explainer_leaves_the_model_as_it_was(kind):
+    case = models.get(kind)
+    before, policy = check.state_of(case.model), keras.config.dtype_policy().name
+    for failing in (_FailsInStep(), _FailsInFinish(steps=2)):
+        with pytest.raises(RuntimeError, match="halfway"):
+            failing(case.model, case.x, case.target)
+    check.assert_states_equal(check.state_of(case.model), before)
+    assert keras.config.dtype_policy().name == policy
+
+
+@keras.saving.register_keras_serializable("tests")
+class _Moody(layers.Layer):
+    """It fails when asked to."""
+
+    def call(self, x):
+        if getattr(self, "fails", False):
+            raise RuntimeError("not now")
+        return x
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_failing_layer_leaves_the_model_as_it_was(policy):
+    moody = _Moody(dtype=policy)
+    x = keras.Input(models.PICTURE)
+    h = models.conv("conv", activity_regularizer="l2", dtype=policy)(x)
+    model = models.made(x, models.softmax(models.quarters(moody(h))))
+    moody.fails = True
+    before = check.state_of(model)
+    with pytest.raises(RuntimeError, match="not now"):
+        kx.GradCAM()(model, models.numbers(*models.PICTURE))
+    check.assert_states_equal(check.state_of(model), before)
+    moody.fails = False
+    assert kx.GradCAM()(model, models.numbers(*models.PICTURE)).values.any()
+
+
+# Models that write to themselves when they are called
+
+
+class Counting(keras.Model):
+    def __init__(self):
+        super().__init__(name="counting")
+        self.dense = layers.Dense(3)
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.calls.assign_add(1.0)
+        return self.dense(x) * self.calls
+
+
+class Sampling(keras.Model):
+    def __init__(self):
+        super().__init__(name="sampling")
+        self.dense, self.seed = layers.Dense(3), keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return self.dense(x + keras.random.normal((), seed=self.seed)) ** 2
+
+
+def stateful():
+    """A recurrent layer whose state outlives a call."""
+    x = keras.Input((6, 5), batch_size=models.ROWS)
+    lstm = layers.LSTM(4, stateful=True, return_sequences=True)
+    return models.made(x, layers.Dense(3)(layers.Flatten()(lstm(x))))
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(Counting, (5,)), (Sampling, (5,)), (stateful, (6, 5))],
+    ids=["counting", "sampling", "stateful"],
+)
+@pytest.mark.parametrize("explainer", [kx.Saliency(), kx.IntegratedGradients(steps=4)], ids=repr)
+def test_a_model_that_writes_to_itself_is_left_as_it_was(make, shape, explainer):
+    model, x = make(), models.numbers(*shape)
+    model(x)
+    written = [
+        *model.variables,
+        *(s for layer in model.layers for s in getattr(layer, "states", [])),
+    ]
+    before = [ops.convert_to_numpy(variable) for variable in written]
+    first, second = explainer(model, x, 1), explainer(model, x, 1)
+    check.assert_same(second, first, exactly=True)
+    for variable, value in zip(written, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
+
+
 # Other threads
 
 
@@ -269,11 +369,11 @@ def test_calls_of_another_thread_pass_through(kind):
     expected = case.model(case.x)
 
     def broken(node, call, *args, **kwargs):
-        raise Stumble
+        raise StumbleError
 
     with intercept(nodes_of(case.model), broken):
         received = elsewhere(lambda: case.model(case.x))
-        with pytest.raises(Stumble):
+        with pytest.raises(StumbleError):
             case.model(case.x)
     np.testing.assert_array_equal(received, expected)
 
@@ -338,7 +438,6 @@ def at_once(functions):
 @pytest.mark.parametrize("kind", ["functional", "mixed_bfloat16", "regularized"])
 def test_threads_explain_one_model_at_once(kind, impatient):
     case, other = models.get(kind), models.fresh(kind)
-    other.model(other.x)  # Keras notes in the layers that they were called
     before = check.state_of(other.model)
     explainers = [
         kx.Saliency(absolute=False),
@@ -418,10 +517,10 @@ def test_functions_run_as_before_after_an_error():
     class Failing(kx.Explainer):
         def step(self, probe, x, target, pass_):
             probe.gradient(x, target)
-            raise Stumble
+            raise StumbleError
 
     case = models.fresh("tf_function")
-    with pytest.raises(Stumble):
+    with pytest.raises(StumbleError):
         Failing()(case.model, case.x)
     assert not tf.config.functions_run_eagerly()
 
