@@ -44,6 +44,7 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/installed: $(VENV)/made pyproject.toml setup.cfg
+	@echo "Installing into $(VENV): this takes a minute or two."
 	$(install) --editable .
 	@touch $@
 

@@ -8,7 +8,10 @@ one picture of all epochs:
 """
 
 import argparse
+import os
 from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes on the machine
 
 import keras
 import numpy as np
@@ -81,7 +84,7 @@ def main() -> None:
         epochs=options.epochs,
         batch_size=32,
         validation_data=(x_test, y_test),
-        callbacks=[logger, keras.callbacks.TensorBoard(options.out / "logs"), report],
+        callbacks=[keras.callbacks.TensorBoard(options.out / "logs"), logger, report],
         verbose=0,
     )
     figure = kx.plots.epochs(history.history())

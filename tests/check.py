@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops, tree
+from keras.src.random.seed_generator import global_seed_generator
 
 import keras_explain as kx
 from keras_explain import backend
@@ -273,15 +274,21 @@ def other_weights(model: keras.Model) -> Iterator[None]:
 def same_random_state() -> Iterator[None]:
     """Asserts that what runs inside draws from none of the global generators."""
 
-    def draws() -> list[float]:
-        of_numpy = np.random.random()  # noqa: NPY002
-        return [random.random(), of_numpy, keras.random.normal(()), tf.random.normal(())]
+    def seeded() -> Any:
+        keras.utils.set_random_seed(1)
+        return global_seed_generator().state
 
-    keras.utils.set_random_seed(1)
-    expected = draws()
-    keras.utils.set_random_seed(1)
+    def draws() -> list[float]:
+        return [random.random(), np.random.random(), float(tf.random.normal(()))]  # noqa: NPY002
+
+    global_seed_generator()  # where there is none yet, making it draws a number from Python
+    seeded()
+    expected, of_keras = draws(), seeded()
+    before = ops.convert_to_numpy(of_keras)
     yield
     assert draws() == expected
+    assert global_seed_generator().state is of_keras
+    np.testing.assert_array_equal(ops.convert_to_numpy(of_keras), before)
 
 
 @contextlib.contextmanager

@@ -514,3 +514,34 @@ def test_other_classes_need_no_other_function(named):
     SIGNED(model, X, kx.targets.Class([3, 2, 1, 1], output="kind"))
     SIGNED(model, X, kx.targets.Class(output="kind"))
     assert len(model.__dict__["__kx__"]._functions) == functions
+
+
+def test_a_step_that_asks_at_other_points_keeps_the_inputs_class_and_score():
+    class Mirrored(kx.Explainer):
+        def step(self, probe, x, target, pass_):
+            there = probe.gradient(-x, target)
+            return (probe.gradient(x, target) + there) / 2
+
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(3)]
+    )
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    classes, opposite = np.asarray(model(x)).argmax(1), np.asarray(model(-x)).argmax(1)
+    assert (classes != opposite).any()
+    found = Mirrored()(model, x)
+    np.testing.assert_array_equal(found.target.index, classes)
+    np.testing.assert_allclose(found.scores, np.asarray(model(x)).max(1), rtol=1e-5)
+    signed = kx.Saliency(absolute=False)
+    expected = (signed(model, x, classes).values + signed(model, -x, classes).values) / 2
+    np.testing.assert_allclose(found.values, expected, atol=1e-6)
+
+
+def test_a_step_that_never_asks_for_a_score_still_reports_it():
+    class Itself(kx.Explainer):
+        def step(self, probe, x, target, pass_):
+            return x
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    x = np.ones((2, 4), "float32")
+    found = Itself()(model, x, 1)
+    np.testing.assert_allclose(found.scores, np.asarray(model(x))[:, 1], rtol=1e-5)

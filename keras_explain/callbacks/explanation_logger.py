@@ -7,7 +7,7 @@ import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -76,7 +76,7 @@ class ExplanationLogger(keras.callbacks.Callback):
             per sample, `[B]`.
         sinks: Where the results go, as a list of `keras_explain.sinks.Sink`; `None` is
             `[TensorBoard(log_dir)]`, and `[]` leaves the scalars in `logs` alone.
-        class_names: A name per class, for descriptions and tables.
+        class_names: A name per class, for descriptions and tables: a list, or a dict by number.
         max_samples: How many samples to explain at most.
         to_image: A function from inputs to pictures `[B, H, W, C]` or `[B, H, W]`, in [0, 1] or
             [0, 255]; `None` guesses the range of inputs `[B, H, W, C]`. With it, inputs of any rank
@@ -111,7 +111,7 @@ class ExplanationLogger(keras.callbacks.Callback):
         update_freq: Literal["epoch"] | int = "epoch",
         metrics: Sequence[Callable[..., Any]] = (),
         sinks: Sequence[Sink] | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
         max_samples: int = 8,
         to_image: Callable[[Any], Any] | None = None,
         batch_size: int | None = None,
@@ -127,7 +127,7 @@ class ExplanationLogger(keras.callbacks.Callback):
         self.target = checks.target(target, self.samples)
         self.update_freq = update_freq
         self.sinks = [TensorBoard(log_dir)] if sinks is None else list(sinks)
-        self.class_names = None if class_names is None else tuple(map(str, class_names))
+        self.class_names = naming.class_names(class_names)
         self.to_image = to_image
         self.batch_size = batch_size
         self.seed = seed
@@ -139,7 +139,11 @@ class ExplanationLogger(keras.callbacks.Callback):
         """Explains once without logging it, where every error is raised."""
         shown = Pictures(self.samples.x, self.to_image)
         self._run = _Run(shown)
-        self._explain(step=0)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", ".* is zero everywhere"
+            )  # an untrained model's may be
+            self._explain(step=0)
         self._run = _Run(shown, rehearsing=False)
         self.failures = {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from keras_explain.callbacks import scalars
@@ -68,6 +68,24 @@ def named_metrics(metrics: Any) -> dict[str, Callable[..., Any]]:
             f"anyway. Received: {sorted(taken)}. Give the metric another `name` attribute."
         )
     return named
+
+
+def class_names(given: Any) -> tuple[str, ...] | None:
+    """Names of classes 0, 1, ... from a list or a dict by number.
+
+    Raises:
+        ValueError: If a dict leaves a number out.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        return tuple(map(str, given))
+    if set(given) != set(range(len(given))):
+        raise ValueError(
+            f"Expected `class_names` with a name for every class from 0 to {len(given) - 1}. "
+            f"Received: names for {sorted(given)}."
+        )
+    return tuple(str(given[number]) for number in range(len(given)))
 
 
 def _explainer(given: Any) -> Any:

@@ -7,11 +7,15 @@ objects below, or (for several inputs) a list, tuple or dict of these.
 import abc
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_explain.core import checks
 from keras_explain.core.config import Config
 from keras_explain.core.inputs import check_finite
+
+__all__ = ["Baseline", "Blur", "Constant", "Given", "Mean", "Zeros"]
 
 Tensor = Any
 Nest = Any
@@ -32,6 +36,11 @@ class Baseline(Config, abc.ABC, kw_only=False):
     def check(self, x: np.ndarray) -> None:
         """Raises a `ValueError` where the baseline does not suit the input `x` `[B, ...]`."""
 
+    @property
+    def makes_ids(self) -> bool:
+        """Whether the baseline of token ids is token ids."""
+        return True
+
 
 class Zeros(Baseline, kw_only=False):
     """Zero everywhere."""
@@ -48,6 +57,10 @@ class Constant(Baseline, kw_only=False):
     def check(self, x: np.ndarray) -> None:
         check_finite(np.atleast_1d(self.value), "`baseline`")
 
+    @property
+    def makes_ids(self) -> bool:
+        return float(self.value).is_integer()
+
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         return ops.full_like(x, self.value)
 
@@ -55,7 +68,7 @@ class Constant(Baseline, kw_only=False):
 class Given(Baseline, kw_only=False):
     """An array of one sample's shape, or `[B, ...]` with one baseline a sample."""
 
-    values: Any = None
+    values: Any
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         values = ops.cast(self.values, x.dtype)
@@ -76,12 +89,12 @@ class Given(Baseline, kw_only=False):
 class Mean(Baseline, kw_only=False):
     """The mean of a data set `[N, ...]`."""
 
-    data: Any = None
+    data: Any
+    makes_ids = False
 
     def __post_init__(self) -> None:
-        data = np.asarray(self.data, dtype=np.float32)
-        object.__setattr__(self, "data", data.mean(axis=0, keepdims=True, dtype=np.float64))
-        object.__setattr__(self, "data", self.data.astype(np.float32))
+        mean = np.mean(self.data, axis=0, keepdims=True, dtype=np.float64)
+        object.__setattr__(self, "data", mean.astype(np.float32))
         super().__post_init__()
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
@@ -101,28 +114,39 @@ class Blur(Baseline, kw_only=False):
 
     Args:
         sigma: The Gaussian's standard deviation in pixels.
+        axes: The axes to blur. By default all but the first and the last (the second, where
+            Keras's `image_data_format` is channels first); pictures `[B, H, W]` need `(1, 2)`.
     """
 
     sigma: float = 10.0
+    axes: tuple[int, ...] | None = None
+    makes_ids = False
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         from scipy.ndimage import gaussian_filter1d
 
         blurred = x
-        for axis in range(1, len(x.shape) - 1):
+        for axis in self.axes or _spatial_axes(len(x.shape)):
             kernel = gaussian_filter1d(np.eye(x.shape[axis]), self.sigma, axis=0, mode="nearest")
             moved = ops.tensordot(blurred, ops.cast(kernel, x.dtype), [[axis], [1]])
             blurred = ops.moveaxis(moved, -1, axis)
         return blurred
 
     def check(self, x: np.ndarray) -> None:
-        if x.ndim < 3:
+        if not (self.axes or _spatial_axes(x.ndim)):
             raise ValueError(
                 "Expected an input with spatial axes [B, ..., C] to blur. "
-                f"Received: x of shape {x.shape}. Use a number or `baselines.Mean(data)`."
+                f"Received: x of shape {x.shape}. Use a number or an array as baseline."
             )
+        if self.axes and not all(0 < axis < x.ndim for axis in self.axes):
+            raise ValueError(f"Expected axes of x, from 1 to {x.ndim - 1}. Received: {self.axes}.")
         if not self.sigma > 0:
             raise ValueError(f"Expected a sigma above 0. Received: sigma={self.sigma}.")
+
+
+def _spatial_axes(rank: int) -> range:
+    first = rank > 3 and keras.config.image_data_format() == "channels_first"
+    return range(2, rank) if first else range(1, rank - 1)
 
 
 def get(baseline: Any) -> Baseline:
@@ -151,11 +175,7 @@ def per_input(baseline: Any, x: Nest) -> list[Baseline]:
     if isinstance(baseline, (list, tuple, dict)):
         parts = _flatten(baseline)
         if len(parts) == len(leaves):
-            if isinstance(baseline, dict) and isinstance(x, dict) and set(baseline) != set(x):
-                raise ValueError(
-                    f"Expected baselines for the inputs {', '.join(map(repr, x))}. "
-                    f"Received: {', '.join(map(repr, baseline))}."
-                )
+            checks.same_names("baselines", baseline, x)
             return [get(part) for part in parts]
         if isinstance(baseline, dict) or len(leaves) > 1:
             raise ValueError(
@@ -182,8 +202,11 @@ def check(baseline: Any, x: Nest) -> None:
 
 def apply(baseline: Any, x: Nest, row: Tensor) -> Nest:
     """The baseline of inputs `x`, of the same nest and shapes."""
-    leaves = [
-        ops.cast(part(leaf, row), leaf.dtype)
-        for part, leaf in zip(per_input(baseline, x), tree.flatten(x), strict=True)
-    ]
+    leaves = []
+    for part, leaf in zip(per_input(baseline, x), tree.flatten(x), strict=True):
+        if keras.backend.is_int_dtype(leaf.dtype) and not part.makes_ids:
+            raise ValueError(
+                f"Expected a baseline of token ids for an input of token ids. Received: {part!r}."
+            )
+        leaves.append(ops.cast(part(leaf, row), leaf.dtype))
     return tree.pack_sequence_as(x, leaves)

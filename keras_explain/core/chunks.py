@@ -140,10 +140,11 @@ class _Work:
         def whole(probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, index: Tensor) -> Any:
             probe = probe_of(x, rows)
             point = probe.point(x)
+            probe.begin(point)
             total = explainer.step(probe, point, index, {})
             values = probe.collapse(explainer.finish(probe, total, point))
-            extras = explainer.extras(total)
-            return {"values": values, "scores": probe.last_scores, "index": probe.index, **extras}
+            scores, index = probe.begun(index)
+            return {"values": values, "scores": scores, "index": index, **explainer.extras(total)}
 
         return self._compile(whole, self.forward.specs, ROWS, ONE_CLASS)
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_explain import backend
+from keras_explain.core.names import nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Config:
 
     def get_config(self) -> dict[str, Any]:
         """The fields as plain values: numbers, strings, lists, dicts."""
-        return {name: _serialize(value) for name, value in self._items()}
+        return _plain_fields(self, _plain_array, keras.saving.serialize_keras_object)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -113,9 +114,22 @@ class Config:
         return cls(**{name: _deserialize(value) for name, value in config.items()})
 
 
-def serialize(config: Config) -> dict[str, Any]:
-    """`{"class_name": ..., "config": ...}`, from which `deserialize` makes an equal object."""
-    return {"class_name": type(config).__name__, "config": config.get_config()}
+def serialize(
+    config: Config,
+    array: Callable[[np.ndarray], Any] | None = None,
+    function: Callable[[Callable], Any] | None = None,
+) -> dict[str, Any]:
+    """`{"class_name": ..., "config": ...}`, from which `deserialize` makes an equal object.
+
+    Args:
+        config: The configuration.
+        array: What stands for an array; by default its numbers.
+        function: What stands for a function; by default what Keras serialises it to.
+    """
+    if array is None:
+        return {"class_name": type(config).__name__, "config": config.get_config()}
+    function = function or keras.saving.serialize_keras_object
+    return {"class_name": type(config).__name__, "config": _plain_fields(config, array, function)}
 
 
 def deserialize(description: dict[str, Any]) -> Config:
@@ -129,9 +143,9 @@ def deserialize(description: dict[str, Any]) -> Config:
     if name not in known:
         raise ValueError(
             f"Expected the name of an explainer, target or baseline class. Received: {name!r}. "
-            "If it is a class of your own, import its module first."
+            f"{nearest(name, known)} If it is a class of your own, import its module first."
         )
-    return known[name].from_config(description["config"])
+    return known[name].from_config(description.get("config", {}))
 
 
 def known_classes(base: type) -> dict[str, Any]:
@@ -209,24 +223,29 @@ def _map_arrays(value: Any, fn: Callable[[np.ndarray], Any]) -> Any:
     return value
 
 
-def _serialize(value: Any) -> Any:
+def _plain_fields(config: Config, array: Callable, function: Callable) -> dict[str, Any]:
+    return {name: _plain(value, array, function) for name, value in config._items()}
+
+
+def _plain(value: Any, array: Callable, function: Callable) -> Any:
     if isinstance(value, Config):
-        return serialize(value)
+        return serialize(value, array, function)
     if isinstance(value, np.ndarray):
-        return {
-            "class_name": "array",
-            "config": {"value": value.tolist(), "dtype": value.dtype.name},
-        }
+        return array(value)
     if isinstance(value, dict):
-        return {key: _serialize(item) for key, item in value.items()}
+        return {key: _plain(item, array, function) for key, item in value.items()}
     if isinstance(value, tuple):
-        return [_serialize(item) for item in value]
-    if callable(value):
-        return keras.saving.serialize_keras_object(value)
-    return value
+        return [_plain(item, array, function) for item in value]
+    return function(value) if callable(value) else value
+
+
+def _plain_array(array: np.ndarray) -> dict[str, Any]:
+    return {"class_name": "array", "config": {"value": array.tolist(), "dtype": array.dtype.name}}
 
 
 def _deserialize(value: Any) -> Any:
+    if _is_array(value) or callable(value):
+        return value
     if isinstance(value, dict) and value.get("class_name") == "array":
         return np.array(value["config"]["value"], dtype=value["config"]["dtype"])
     if isinstance(value, dict) and value.get("class_name") == "function":

@@ -1,6 +1,7 @@
 """`Explainer`: a frozen configuration that explains any model, and its one `__call__`."""
 
 import abc
+import dataclasses
 import warnings
 from typing import Any, ClassVar, Literal, final
 
@@ -156,7 +157,7 @@ def get(identifier: Any) -> Explainer:
     elif isinstance(identifier, str):
         by_name = known | {snake_name(name): cls for name, cls in known.items()}
         if identifier in by_name:
-            return by_name[identifier]()
+            return _without_arguments(by_name[identifier])
         raise ValueError(
             f"Expected the name of an explainer. Received: {identifier!r}. "
             f"{nearest(identifier, sorted(map(snake_name, known)))}"
@@ -165,6 +166,19 @@ def get(identifier: Any) -> Explainer:
         "Expected an explainer, its name or its serialised form. "
         f"Received: {identifier!r} of type {type(identifier).__name__}."
     )
+
+
+def _without_arguments(cls: Any) -> Explainer:
+    required = [
+        field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING
+    ]
+    if required:
+        raise ValueError(
+            "Expected an explainer that can be made from its name alone. "
+            f"Received: {cls.__name__}, which needs {', '.join(map(repr, required))}. "
+            f"Give `{cls.__name__}({', '.join(f'{name}=...' for name in required)})`."
+        )
+    return cls()
 
 
 def _check_seed(seed: Any) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 from keras import tree
 
@@ -52,10 +55,13 @@ class Explanation:
         return f"Explanation({self.explainer}, values={shapes}, target={self.target})"
 
     def plot(self, **options: Any) -> Figure:
-        """A matplotlib figure: input, map and overlay of each sample.
+        """A matplotlib figure of pictures: input, map and overlay of each sample.
 
         Args:
             **options: As `keras_explain.plots.plot` takes: `class_names`, `to_image`, ...
+
+        Raises:
+            ValueError: The input is not pictures.
         """
         from keras_explain import plots
 
@@ -64,6 +70,9 @@ class Explanation:
     def save(self, path: str | Path) -> None:
         """Writes the explanation to an `.npz` file, which `Explanation.load` reads.
 
+        Of a function in the target or the explainer only the name is kept, unless it is registered
+        with `keras.saving.register_keras_serializable`.
+
         Raises:
             ValueError: `path` does not end in `.npz`.
         """
@@ -71,15 +80,21 @@ class Explanation:
         if path.suffix != ".npz":
             raise ValueError(f"Expected a path that ends in '.npz'. Received: {str(path)!r}.")
         arrays: dict[str, np.ndarray] = {"scores": self.scores}
+
+        def filed(array: np.ndarray) -> dict[str, Any]:
+            name = f"configuration/{len(arrays)}"
+            arrays[name] = array
+            return {"filed array": name}
+
         header = {
             "format": FORMAT,
-            "explainer": serialize(self.explainer),
-            "target": serialize(self.target),
+            "explainer": serialize(self.explainer, filed, _named),
+            "target": serialize(self.target, filed, _named),
             "values": _store("values", self.values, arrays),
             "x": _store("x", self.x, arrays),
             "extras": _store("extras", self.extras, arrays),
         }
-        arrays["header"] = np.array(json.dumps(header))
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
         np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
     @classmethod
@@ -89,13 +104,8 @@ class Explanation:
         Raises:
             ValueError: The file is not an explanation, or of a later format.
         """
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        if "header" not in arrays:
-            raise ValueError(
-                f"Expected a file written by Explanation.save. Received: {str(path)!r}."
-            )
-        header = json.loads(str(arrays["header"]))
+        arrays = _read(path)
+        header = json.loads(arrays["header"].tobytes())
         if header["format"] > FORMAT:
             raise ValueError(
                 f"Expected an explanation of format {FORMAT} or before. Received: format "
@@ -104,26 +114,74 @@ class Explanation:
         return cls(
             values=_restore(header["values"], arrays),
             scores=arrays["scores"],
-            target=deserialize(header["target"]),  # type: ignore[arg-type]
+            target=deserialize(_refiled(header["target"], arrays)),  # type: ignore[arg-type]
             x=_restore(header["x"], arrays),
-            explainer=deserialize(header["explainer"]),  # type: ignore[arg-type]
+            explainer=deserialize(_refiled(header["explainer"], arrays)),  # type: ignore[arg-type]
             extras=_restore(header["extras"], arrays),
         )
 
 
+def _read(path: str | Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        arrays = {}
+    if "header" not in arrays:
+        raise ValueError(f"Expected a file written by Explanation.save. Received: {str(path)!r}.")
+    return arrays
+
+
+def _named(function: Callable[..., Any]) -> dict[str, Any]:
+    registered = keras.saving.get_registered_object(keras.saving.get_registered_name(function))
+    if registered is function:
+        return keras.saving.serialize_keras_object(function)
+    return {"lost function": getattr(function, "__qualname__", repr(function))}
+
+
+def _refiled(description: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """A description with the arrays that were filed, and stand-ins for functions that were not."""
+    if isinstance(description, list):
+        return [_refiled(item, arrays) for item in description]
+    if not isinstance(description, dict):
+        return description
+    if set(description) == {"filed array"}:
+        return arrays[description["filed array"]]
+    if set(description) == {"lost function"}:
+        return _LostFunction(description["lost function"])
+    return {key: _refiled(item, arrays) for key, item in description.items()}
+
+
+@dataclass(frozen=True)
+class _LostFunction:
+    """Stands for a function of which only the name was saved."""
+
+    name: str
+
+    def __call__(self, *args: Any) -> Any:
+        raise ValueError(
+            f"The function {self.name!r} was not saved with the explanation. Make a new target or "
+            "explainer with it to explain again."
+        )
+
+
 def _store(name: str, nest: Nest, arrays: dict[str, np.ndarray]) -> Any:
-    """Files the arrays of a nest under names, which take their place in what is returned."""
+    """Files the arrays of a nest under names, and describes the nest with them in their places."""
     if isinstance(nest, dict):
-        return {key: _store(f"{name}/{key}", item, arrays) for key, item in nest.items()}
+        items = {key: _store(f"{name}/{key}", item, arrays) for key, item in nest.items()}
+        return ["dict", items]
     if isinstance(nest, (list, tuple)):
-        return [_store(f"{name}/{i}", item, arrays) for i, item in enumerate(nest)]
+        parts = [_store(f"{name}/{i}", item, arrays) for i, item in enumerate(nest)]
+        return ["tuple" if isinstance(nest, tuple) else "list", parts]
     arrays[name] = nest
     return name
 
 
-def _restore(names: Any, arrays: dict[str, np.ndarray]) -> Nest:
-    if isinstance(names, dict):
-        return {key: _restore(item, arrays) for key, item in names.items()}
-    if isinstance(names, list):
-        return [_restore(item, arrays) for item in names]
-    return arrays[names]
+def _restore(described: Any, arrays: dict[str, np.ndarray]) -> Nest:
+    if isinstance(described, str):
+        return arrays[described]
+    kind, items = described
+    if kind == "dict":
+        return {key: _restore(item, arrays) for key, item in items.items()}
+    parts = [_restore(item, arrays) for item in items]
+    return tuple(parts) if kind == "tuple" else parts

@@ -155,7 +155,8 @@ class Forward:
             probe_of: Callable, _: list, x: Nest, at: Nest, rows: Tensor, index: Tensor
         ) -> tuple[Tensor, Tensor]:
             probe = probe_of(x, rows)
-            return probe.scores(probe.point(at), index), probe.index
+            probe.begin(probe.point(at))
+            return probe.begun(index)
 
         signature = (self.specs, self.specs, ROWS, ANY_CLASSES)
         return self.compile(forward, *signature, arrays=self.target_arrays)

@@ -21,7 +21,10 @@ def checked(model: keras.Model, x: Nest) -> Nest:
     x = tree.map_structure(_array, x)
     leaves = tree.flatten(x)
     if not leaves or any(leaf.ndim == 0 for leaf in leaves):
-        raise ValueError("Expected arrays [B, ...] as `x`. Received: a number or nothing.")
+        raise ValueError(
+            "Expected arrays [B, ...] as `x`. Received: numbers, or nothing. Nested lists become "
+            "an array with `np.asarray(x)`."
+        )
     _check_structure(model, x)
     rows = {leaf.shape[0] for leaf in leaves}
     if len(rows) > 1:
@@ -38,8 +41,11 @@ def checked(model: keras.Model, x: Nest) -> Nest:
 
 def _array(value: Any) -> np.ndarray:
     array = backend.to_numpy(value)
-    if array.dtype == bool or np.issubdtype(array.dtype, np.integer):
-        return array.astype(np.int32) if array.dtype.itemsize > 4 else array
+    if np.issubdtype(array.dtype, np.integer):
+        fits = array.size == 0 or np.iinfo(np.int32).min <= array.min() <= array.max() < 2**31
+        return array.astype(np.int32 if fits else np.float32, copy=False)
+    if array.dtype == bool:
+        return array
     try:
         return array.astype(np.float32, copy=False)
     except (TypeError, ValueError) as error:
@@ -93,8 +99,9 @@ def _check_shape(array: np.ndarray, wanted: Any) -> None:
     hint = ""
     if array.ndim == len(shape) - 1:
         hint = " A single sample needs a batch axis: `x[None]`."
-        if all(n in (None, m) for n, m in zip(shape[:-1], array.shape, strict=True)):
-            hint = f" Add the last axis: `x[..., None]` for {shape[-1]} channel(s)."
+        alone = all(n in (None, m) for n, m in zip(shape[1:], array.shape, strict=True))
+        if shape[-1] == 1 and not alone:
+            hint = " Add the axis of the one channel: `x[..., None]`."
     raise ValueError(
         f"Expected `x` of shape {('B', *shape[1:])} for input {wanted.name!r}. "
         f"Received: shape {array.shape}.{hint}".replace("'B'", "B")

@@ -14,7 +14,8 @@ def snake_name(name: str) -> str:
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The end of an error message: the names close to `name`, else all the valid ones."""
     valid = list(valid)
-    close = difflib.get_close_matches(name, valid, n=3, cutoff=0.6)
+    spelled = {other.lower(): other for other in valid}
+    close = difflib.get_close_matches(name.lower(), spelled, n=3, cutoff=0.6)
     if close:
-        return f"Did you mean {' or '.join(map(repr, close))}?"
+        return f"Did you mean {' or '.join(repr(spelled[found]) for found in close)}?"
     return f"Valid names: {', '.join(map(repr, valid)) or 'none'}."

@@ -102,6 +102,11 @@ class OpenModel:
         Raises:
             ValueError: No layer, or more than one, has the name.
         """
+        if not isinstance(layer, str):
+            raise TypeError(
+                "Expected a layer, its name or its path. "
+                f"Received: layer={layer!r} of type {type(layer).__name__}."
+            )
         if layer in self.nodes:
             return layer
         ends = [path for path in self.nodes if path.endswith("/" + layer)]
@@ -214,8 +219,8 @@ class Outputs:
             named = dict(enumerate(named.values()))
         if output not in named:
             raise ValueError(
-                f"Expected the name of one of the model's outputs. Received: output={output!r}. "
-                f"{nearest(str(output), map(str, named))}"
+                f"Expected the name or position of one of the model's outputs, "
+                f"{', '.join(map(repr, named))}. Received: output={output!r}."
             )
         return named[output]
 
@@ -258,9 +263,13 @@ class Probe:
         self._integer = integer
         self._opened, self._target, self._sites = opened, target, sites
         self.outputs: Outputs | None = None
-        self.index: Tensor | None = None
-        self.last_scores: Tensor | None = None
+        self._first: tuple[Tensor, Tensor] | None = None
         self._mapped: Tensor | None = None
+        self._start: Nest | None = None
+
+    def begin(self, point: Nest) -> None:
+        """Says where the explained score, and a predicted class, are taken: here, not elsewhere."""
+        self._start = point
 
     # Points
 
@@ -293,17 +302,31 @@ class Probe:
 
     def scores(self, point: Nest, target: Tensor) -> Tensor:
         """The scores `[n, K]` at a point, for classes `target` (ints `[n, K]`)."""
+        return self._score(point, point, target)
+
+    def begun(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The score and the class at the point of `begin`."""
+        if self._first is None:
+            self.scores(self._start, target)
+        assert self._first is not None
+        return self._first
+
+    def _score(self, point: Nest, given: Nest, target: Tensor) -> Tensor:
+        """The scores at `point`, which is `given`, or a copy of it to differentiate by."""
         assert self._target is not None
+        if self._start is not None and given is not self._start:
+            target = self.begun(target)[1]
         self.outputs = self._forward(point)
-        scores, self.index, units = self._target.scores(self.outputs, target)
+        scores, index, units = self._target.scores(self.outputs, target)
         self.facts |= {"units": units, "width": self.outputs.width}
-        self.last_scores = scores
+        if self._first is None:
+            self._first = (scores, index)
         return scores
 
     def gradient(self, point: Nest, target: Tensor) -> Nest:
         """The derivative of the score by the point, of the point's shape."""
-        point = tree.map_structure(backend.own, point)
-        scores = self.scores(point, target)
+        given, point = point, tree.map_structure(backend.own, point)
+        scores = self._score(point, given, target)
         leaves = tree.flatten(point)
         grads = backend.gradients(scores, leaves)
         if any(grad is None for grad in grads):
@@ -334,10 +357,6 @@ class Probe:
         return tuple(ops.moveaxis(t, 1, -1) if first else t for t in tensors)
 
     # Shapes
-
-    def per_row(self, value: Tensor, leaf: Tensor) -> Tensor:
-        """Numbers `[n]` with the axes that let them multiply a leaf `[n, ...]`."""
-        return ops.reshape(value, (-1,) + (1,) * (len(leaf.shape) - 1))
 
     def upsample(self, maps: Tensor) -> Tensor:
         """Maps `[n, h, w]` (or `[n, t]`, `[n, d, h, w]`) at the input's size, bilinearly."""
@@ -511,6 +530,16 @@ def find_sites(opened: OpenModel, inputs: Nest) -> list[list[Site]]:
 
     backend.compile(trace, specs(inputs), backend.int_spec(None))
     return sites
+
+
+def per_row(value: Tensor, leaf: Tensor) -> Tensor:
+    """Numbers `[n]` with the axes that let them multiply a leaf `[n, ...]`."""
+    return ops.reshape(value, (-1,) + (1,) * (len(leaf.shape) - 1))
+
+
+def between(start: Nest, end: Nest, share: Tensor) -> Nest:
+    """The points `start + share * (end - start)` of nests `[n, ...]`, for shares `[n]`."""
+    return tree.map_structure(lambda a, b: a + per_row(share, a) * (b - a), start, end)
 
 
 def specs(nest: Nest) -> Nest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from keras import ops
@@ -18,6 +18,8 @@ from keras_explain.core.config import Config
 
 if TYPE_CHECKING:
     from keras_explain.core.probe import Outputs
+
+__all__ = ["Class", "Function", "Label", "Neuron", "Region", "Regression", "Target"]
 
 Tensor = Any
 Index = int | list | tuple | np.ndarray | np.generic | None
@@ -30,7 +32,10 @@ class Target(Config, abc.ABC, kw_only=False):
 
     index: Index = None
 
-    takes_index: ClassVar[bool] = True
+    @property
+    def takes_index(self) -> bool:
+        """Whether the index says what is explained."""
+        return True
 
     @abc.abstractmethod
     def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
@@ -86,8 +91,6 @@ class Target(Config, abc.ABC, kw_only=False):
     def without_index(self) -> Self:
         """What of the target is part of a compiled function: all but the index, which is data."""
         blank = copy.copy(self)
-        blank.__dict__.pop("structure", None)
-        blank.__dict__.pop("_content", None)
         object.__setattr__(blank, "index", None)
         return blank
 
@@ -131,8 +134,16 @@ class Label(Class, kw_only=False):
         y = _units(outputs, self.output, self.of)
         if y.shape[-1] != 1:
             return _pick(y, index)
-        positive = (1 - y) if self.of == "probability" else -y
-        return _pick(ops.concatenate([positive, y], axis=-1), index)
+        negative = (1 - y) if self.of == "probability" else -y
+        return _pick(ops.concatenate([negative, y], axis=-1), index)
+
+    def check(self, index: np.ndarray, units: int | None) -> None:
+        if units is not None and index.max() >= units:
+            raise ValueError(
+                f"Expected labels below {units}, the number of classes of the output. Received: "
+                f"{int(index.max())}. A regression has no labels: explain it with target=None, "
+                "or in a callback with target='predicted'."
+            )
 
 
 class Regression(Target, kw_only=False):
@@ -168,11 +179,16 @@ class Neuron(Target, kw_only=False):
         for name, value in (("layer", layer), ("index", index), ("unit", unit)):
             object.__setattr__(self, name, value)
         self.__post_init__()
-        if index is None and unit is None:
+        if (index is None) == (unit is None):
             raise ValueError(
                 "Expected a channel, as in `Neuron(layer, 3)`, or a unit, as in "
-                "`Neuron(layer, unit=(4, 4, 3))`. Received: neither."
+                "`Neuron(layer, unit=(4, 4, 3))`. "
+                f"Received: {'neither' if unit is None else 'both'}."
             )
+
+    @property
+    def takes_index(self) -> bool:
+        return self.unit is None
 
     def rows(self, batch: int) -> tuple[np.ndarray, bool]:
         if self.unit is not None:
@@ -202,7 +218,8 @@ class Region(Target, kw_only=False):
     Args:
         index: The class (channel); None for the one predicted at most positions.
         mask: Booleans of one output's spatial shape; None for the positions where the class is the
-            predicted one.
+            predicted one. Methods that move the input, such as `IntegratedGradients`, need a mask
+            to explain one and the same region all along.
         of: As in `Class`.
         output: Which output, where the model has several.
 
@@ -247,16 +264,19 @@ class Function(Target, kw_only=False):
     index: None = None
     fn: Callable[[Any], Tensor] | None = None
 
-    takes_index = False
+    @property
+    def takes_index(self) -> bool:
+        return False
 
     def __init__(self, fn: Callable[[Any], Tensor], index: None = None) -> None:
         object.__setattr__(self, "index", None)
         object.__setattr__(self, "fn", fn)
+        if index is not None:
+            raise ValueError(
+                f"A function of the outputs takes no index. Received: index={index!r}."
+            )
         if not callable(fn):
             raise TypeError(f"Expected a function of the model's outputs. Received: {fn!r}.")
-
-    def get_config(self) -> dict[str, Any]:
-        return {"fn": super().get_config()["fn"]}
 
     def rows(self, batch: int) -> tuple[np.ndarray, bool]:
         return np.zeros((batch, 1), np.int32), False
@@ -302,7 +322,11 @@ def _units(outputs: Outputs, output: str | int | None, of: str) -> Tensor:
 def _pick(y: Tensor, index: Tensor) -> tuple[Tensor, Tensor, int]:
     predicted = ops.cast(ops.argmax(y, axis=-1), "int32")[:, None]
     index = ops.where(index < 0, predicted, index)
-    return ops.take_along_axis(y, index, axis=1), index, y.shape[-1]
+    if index.shape[1] != 1:
+        return ops.take_along_axis(y, index, axis=1), index, y.shape[-1]
+    # Its gradient is traced much faster than that of a gather.
+    chosen = ops.equal(index, ops.arange(y.shape[-1]))  # [n, C]
+    return ops.sum(ops.where(chosen, y, 0.0), axis=1, keepdims=True), index, y.shape[-1]
 
 
 def _brief(value: Any) -> str:

@@ -6,9 +6,10 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
+from keras_explain.core import checks
 from keras_explain.core.explainer import Explainer
 from keras_explain.core.inputs import check_finite
-from keras_explain.core.probe import Probe
+from keras_explain.core.probe import Probe, between
 from keras_explain.core.reductions import Mean
 from keras_explain.explainers.smooth import noisy
 
@@ -18,15 +19,16 @@ class GradientSHAP(Explainer):
 
     `values = E[(x - x') * dS_c(x' + a (x - x')) / dx]`, x' a row of the background, a in [0, 1]
 
-    Each of the `samples` takes one row (in random order, each equally often) and one a (stratified
-    over [0, 1]). The values sum in expectation to the score less the mean score of the rows taken,
-    which is in `extras["base_values"]` `[B]`; the gap is in `extras["convergence_delta"]` `[B]`.
+    Each of the `samples` takes one row (in random order, none again before all were taken) and one
+    a (stratified over [0, 1]). Without noise, the values sum in expectation to the score less the
+    mean score of the rows taken, which is in `extras["base_values"]` `[B]`; the gap is in
+    `extras["convergence_delta"]` `[B]`.
 
     Args:
         background: Rows `[N, ...]` that stand for "a feature is not known", of the input's nest.
-        samples: The number of gradients a sample.
+        samples: The number of gradients a sample; with fewer than N, as many rows are used.
         noise: The standard deviation of Gaussian noise added to x, as a share of each sample's own
-            range.
+            range. With noise the values do not sum to the score, and no delta is given.
 
     Reference:
         - [Erion et al., 2021](https://arxiv.org/abs/1906.10670), equation 3
@@ -40,23 +42,16 @@ class GradientSHAP(Explainer):
     reduce = Mean()
 
     @property
-    def measured_from(self) -> Literal["shared references"]:
-        return "shared references"
+    def measured_from(self) -> Literal["shared references"] | None:
+        return None if self.noise else "shared references"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.samples, int) or self.samples < 1:
-            raise ValueError(f"Expected at least 1 sample. Received: samples={self.samples}.")
-        if not self.noise >= 0:
-            raise ValueError(f"Expected noise of 0 or more. Received: noise={self.noise}.")
+        checks.count("samples", self.samples)
+        checks.share("noise", self.noise)
 
     def check(self, x: Any) -> None:
-        named = isinstance(self.background, dict) and isinstance(x, dict)
-        if named and set(self.background) != set(x):
-            raise ValueError(
-                f"Expected a background for the inputs {', '.join(map(repr, x))}. "
-                f"Received: {', '.join(map(repr, self.background))}."
-            )
+        checks.same_names("a background", self.background, x)
         rows, leaves = tree.flatten(self.background), tree.flatten(x)
         received = [np.shape(row) for row in rows]
         if [shape[1:] for shape in received] != [leaf.shape[1:] for leaf in leaves] or any(
@@ -87,10 +82,7 @@ class GradientSHAP(Explainer):
         if self.noise:
             x = noisy(probe, x, self.noise, pass_["key"])
         start = probe.point(self._rows(probe.inputs, pass_["reference"]))
-        point = tree.map_structure(
-            lambda a, b: a + probe.per_row(pass_["alpha"], a) * (b - a), start, x
-        )
-        gradient = probe.gradient(point, target)
+        gradient = probe.gradient(between(start, x, pass_["alpha"]), target)
         return tree.map_structure(lambda g, a, b: g * (b - a), gradient, start, x)
 
     def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:

@@ -5,9 +5,9 @@ from typing import Any, Literal
 import numpy as np
 from keras import tree
 
-from keras_explain.core import baselines
+from keras_explain.core import baselines, checks
 from keras_explain.core.explainer import Explainer
-from keras_explain.core.probe import Probe
+from keras_explain.core.probe import Probe, between, per_row
 
 
 class IntegratedGradients(Explainer):
@@ -22,7 +22,8 @@ class IntegratedGradients(Explainer):
     Args:
         steps: The number of points on the line.
         baseline: A number, an array of one sample's shape or `[B, ...]`, or an object of
-            `keras_explain.baselines`. For token ids, the ids whose embeddings are the baseline.
+            `keras_explain.baselines`; for several inputs also a list or dict of these. For token
+            ids, the ids whose embeddings are the baseline.
         multiply_by_inputs: Whether to multiply by `x - x'`; without it the values are the averaged
             gradient (and have no convergence delta).
 
@@ -36,8 +37,7 @@ class IntegratedGradients(Explainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"Expected at least 1 step. Received: steps={self.steps}.")
+        checks.count("steps", self.steps)
 
     @property
     def measured_from(self) -> Literal["own reference"] | None:
@@ -54,12 +54,8 @@ class IntegratedGradients(Explainer):
         }
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        start = self._start(probe)
-        point = tree.map_structure(
-            lambda a, b: a + probe.per_row(pass_["alpha"], a) * (b - a), start, x
-        )
-        gradient = probe.gradient(point, target)
-        return tree.map_structure(lambda g: probe.per_row(pass_["weight"], g) * g, gradient)
+        gradient = probe.gradient(between(self._start(probe), x, pass_["alpha"]), target)
+        return tree.map_structure(lambda g: per_row(pass_["weight"], g) * g, gradient)
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
         if not self.multiply_by_inputs:

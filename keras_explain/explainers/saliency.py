@@ -34,7 +34,7 @@ class InputXGradient(Explainer):
     to the score.
 
     Reference:
-        - [Shrikumar et al., 2017](https://arxiv.org/abs/1605.01713)
+        - [Shrikumar et al., 2016](https://arxiv.org/abs/1605.01713)
     """
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:

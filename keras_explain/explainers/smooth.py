@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
+from keras_explain.core import checks
 from keras_explain.core.explainer import Explainer, get
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Mean, MeanSquare, Variance
@@ -34,10 +35,8 @@ class _Noisy(Explainer, abc.ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "explainer", get(self.explainer))
-        if not isinstance(self.samples, int) or self.samples < 1:
-            raise ValueError(f"Expected at least 1 sample. Received: samples={self.samples}.")
-        if not self.noise >= 0:
-            raise ValueError(f"Expected noise of 0 or more. Received: noise={self.noise}.")
+        checks.count("samples", self.samples)
+        checks.share("noise", self.noise)
 
     def check(self, x: Any) -> None:
         self.explainer.check(x)
@@ -66,6 +65,8 @@ class SmoothGrad(_Noisy):
         samples: The number of noisy copies.
         noise: The standard deviation of the noise, as a share of each sample's own range.
 
+    The extras of E, such as a map at its own resolution, are not kept.
+
     Reference:
         - [Smilkov et al., 2017](https://arxiv.org/abs/1706.03825)
     """
@@ -76,7 +77,12 @@ class SmoothGrad(_Noisy):
 class SquareGrad(_Noisy):
     """The mean of the squares of an explanation over noisy copies of the input.
 
-    `values = mean over g of E(x + g)^2`; the arguments are those of `SmoothGrad`.
+    `values = mean over g of E(x + g)^2`, `g ~ N(0, (noise * (max x - min x))^2)`
+
+    Args:
+        explainer: The explainer E; by default the signed gradient.
+        samples: The number of noisy copies.
+        noise: The standard deviation of the noise, as a share of each sample's own range.
 
     Reference:
         - [Hooker et al., 2019](https://arxiv.org/abs/1806.10758), section 3
@@ -88,7 +94,12 @@ class SquareGrad(_Noisy):
 class VarGrad(_Noisy):
     """The variance of an explanation over noisy copies of the input.
 
-    `values = mean over g of (E(x + g) - mean E)^2`; the arguments are those of `SmoothGrad`.
+    `values = mean over g of (E(x + g) - mean E)^2`, `g ~ N(0, (noise * (max x - min x))^2)`
+
+    Args:
+        explainer: The explainer E; by default the signed gradient.
+        samples: The number of noisy copies.
+        noise: The standard deviation of the noise, as a share of each sample's own range.
 
     Reference:
         - [Adebayo et al., 2018](https://arxiv.org/abs/1810.03307), section 2

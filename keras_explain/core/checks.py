@@ -1,0 +1,29 @@
+"""Checks that several configurations share."""
+
+import numbers
+from typing import Any
+
+
+def count(name: str, value: Any) -> None:
+    """Raises a `ValueError` unless `value` is a whole number of 1 or more."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(
+            f"Expected `{name}` to be a whole number of 1 or more. Received: {name}={value!r}."
+        )
+
+
+def share(name: str, value: Any) -> None:
+    """Raises a `ValueError` unless `value` is a number of 0 or more."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+        raise ValueError(
+            f"Expected `{name}` to be a number of 0 or more. Received: {name}={value!r}."
+        )
+
+
+def same_names(what: str, given: Any, x: Any) -> None:
+    """Raises a `ValueError` where a dict meant for a dict of inputs has other keys."""
+    if isinstance(given, dict) and isinstance(x, dict) and set(given) != set(x):
+        raise ValueError(
+            f"Expected {what} for the inputs {', '.join(map(repr, x))}. "
+            f"Received: {', '.join(map(repr, given))}."
+        )
