@@ -530,7 +530,7 @@ def test_a_step_that_asks_at_other_points_keeps_the_inputs_class_and_score():
     assert (classes != opposite).any()
     found = Mirrored()(model, x)
     np.testing.assert_array_equal(found.target.index, classes)
-    np.testing.assert_allclose(found.scores, np.asarray(model(x)).max(1), rtol=1e-5)
+    np.testing.assert_allclose(found.scores, np.asarray(model(x)).max(1), atol=1e-6)
     signed = kx.Saliency(absolute=False)
     expected = (signed(model, x, classes).values + signed(model, -x, classes).values) / 2
     np.testing.assert_allclose(found.values, expected, atol=1e-6)
