@@ -149,7 +149,7 @@ def depends_on(tensor: Tensor, source: Tensor) -> bool:
 def _captured(tensor: Tensor) -> list[Tensor]:
     """What a placeholder in the body of a loop or branch stands for outside of it."""
     captures = getattr(tensor.graph, "captures", ())
-    return [outer for outer, inner in captures if inner is tensor and outer.dtype != tf.resource]
+    return [outer for outer, inner in captures if inner is tensor and hasattr(outer, "graph")]
 
 
 # The value before the last activation

@@ -26,6 +26,8 @@ def checked(model: keras.Model, x: Nest) -> Nest:
             "an array with `np.asarray(x)`."
         )
     _check_structure(model, x)
+    x = _as_declared(model, x)
+    leaves = tree.flatten(x)
     rows = {leaf.shape[0] for leaf in leaves}
     if len(rows) > 1:
         raise ValueError(
@@ -87,6 +89,15 @@ def _check_structure(model: keras.Model, x: Nest) -> None:
         )
     for array, wanted in zip(leaves, expected, strict=True):
         _check_shape(array, wanted)
+
+
+def _as_declared(model: keras.Model, x: Nest) -> Nest:
+    """Booleans as numbers where the model declares a numeric input."""
+    declared = tree.flatten(getattr(model, "inputs", None) or [])
+    leaves = tree.flatten(x)
+    if len(declared) == len(leaves) == 1 and declared[0].dtype != "bool":
+        leaves = [leaf.astype(np.float32) if leaf.dtype == bool else leaf for leaf in leaves]
+    return tree.pack_sequence_as(x, leaves)
 
 
 def _check_shape(array: np.ndarray, wanted: Any) -> None:

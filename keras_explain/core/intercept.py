@@ -52,13 +52,14 @@ def _free(path: str, taken: dict[str, Any]) -> str:
     return f"{path}_{number}"
 
 
-def fingerprint(model: keras.Model) -> tuple:
-    """What a compiled function of the model is good for: its layers, activations and variables."""
+def fingerprint(model: keras.Model) -> list[Any]:
+    """What a compiled function of the model is good for: its layers, activations and variables.
+
+    To be compared by identity, and kept: a new object may get the `id` of one that is gone.
+    """
     layers = model._flatten_layers(include_self=False)
-    return (
-        tuple((id(layer), id(getattr(layer, "activation", None))) for layer in layers),
-        tuple(map(id, model.variables)),
-    )
+    activations = [getattr(layer, "activation", None) for layer in layers]
+    return [*layers, *activations, *model.variables]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ The *point* of an input is what is differentiated and moved: the input itself, o
 the output of the `Embedding` that they enter (a *site*).
 """
 
+import operator
 import threading
 import warnings
 from collections.abc import Callable
@@ -83,9 +84,14 @@ class OpenModel:
             raise TypeError(f"Expected a keras.Model. Received: {type(model).__name__}.")
         with _OPENING:
             known = model.__dict__.get(CACHE)
-            if known is None or known.model is not model or known.fingerprint != fingerprint(model):
+            if known is None or known.model is not model or not known.is_current():
                 known = model.__dict__[CACHE] = cls(model)
             return known
+
+    def is_current(self) -> bool:
+        """Whether the model has the layers, activations and variables that were compiled."""
+        now = fingerprint(self.model)
+        return len(now) == len(self.fingerprint) and all(map(operator.is_, now, self.fingerprint))
 
     def compiled(self, key: Any, build: Callable[[], Compiled]) -> Compiled:
         """The function of `key`, built on first use; the least recently used one makes room."""
@@ -417,7 +423,8 @@ class Probe:
             return output
 
         padded, rows = self._padded(inputs)
-        with intercept([model, *self._opened.nodes.values()], hook):
+        nodes = [model, *self._opened.nodes.values()]
+        with keras.StatelessScope(), intercept(nodes, hook):  # what the model writes is dropped
             raw = model(padded, training=False)
         return Outputs(self._opened, raw, calls, rows)
 
@@ -450,8 +457,13 @@ class Probe:
 
     def _last_spatial(self, scores: Tensor) -> Call:
         assert self.outputs is not None
+        ranks = {len(x.shape) for x in tree.flatten(self.inputs)}
         for call in reversed(self.outputs.calls):
-            if self.outputs.has_map(call) and backend.depends_on(scores, call.output):
+            fits = self.outputs.has_map(call) and ranks & {
+                len(call.output.shape),
+                len(call.output.shape) - 1,
+            }
+            if fits and backend.depends_on(scores, call.output):
                 return next(c for c in self.outputs.calls if c.output is call.output)
         raise ValueError(
             f"Expected a model with a layer whose output has a spatial extent above 1. "
