@@ -20,11 +20,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds per row")
     parser.add_argument("--only", choices=list(TABLES), help="print one table")
+    parser.add_argument("--network", default="", help="part of a network's name, to print only its")
     parser.add_argument("--first-call", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.first_call:
         print(_first_call(*options.first_call))
         return
+    for subject in [s for s in SUBJECTS if options.network not in s]:
+        del SUBJECTS[subject]
     print(_machine(), end="\n\n")
     for name, table in TABLES.items():
         if options.only in (None, name):
@@ -81,7 +84,7 @@ def goal(rounds: int) -> None:
         one = METHODS["Saliency"]["bare"](model, x, y)
         each = statistics.median(interleaved({"one": one}, rounds)["one"])
         for name, points in completeness.points_to_goal(model, x, y).items():
-            shown = ("above 128", "") if points is None else (points, f"{points * each:.2f}")
+            shown = ("above 96", "") if points is None else (points, f"{points * each:.2f}")
             _row(subject, name, *shown)
     print()
 

@@ -12,16 +12,15 @@ import numpy as np
 import keras_explain as kx
 
 GOAL = 0.01
+POINTS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96)
 
 
-def points_to_goal(
-    model: keras.Model, x: np.ndarray, y: np.ndarray, most: int = 128
-) -> dict[str, int | None]:
-    """The least number of points with a gap below 1 %; None above `most`."""
+def points_to_goal(model: keras.Model, x: np.ndarray, y: np.ndarray) -> dict[str, int | None]:
+    """The least number of `POINTS` with a gap below 1 %; None where there is none."""
     difference = _score(model, x, y) - _score(model, np.zeros_like(x), y)
 
     def least(total: Callable[[int], np.ndarray]) -> int | None:
-        for points in range(2, most + 1):
+        for points in POINTS:
             if np.abs(total(points) - difference).sum() / np.abs(difference).sum() < GOAL:
                 return points
         return None

@@ -329,10 +329,18 @@ class Probe:
             self._first = (scores, index)
         return scores
 
-    def gradient(self, point: Nest, target: Tensor) -> Nest:
-        """The derivative of the score by the point, of the point's shape."""
+    def gradient(self, point: Nest, target: Tensor, weight: Tensor | None = None) -> Nest:
+        """The derivative of the score by the point, of the point's shape.
+
+        Args:
+            point: Where to evaluate.
+            target: Ints `[n, K]`.
+            weight: Numbers `[n]` that multiply the score, and so the derivative, for nothing.
+        """
         given, point = point, tree.map_structure(backend.own, point)
         scores = self._score(point, given, target)
+        if weight is not None:
+            scores = scores * per_row(weight, scores)
         leaves = tree.flatten(point)
         grads = backend.gradients(scores, leaves)
         if any(grad is None for grad in grads):

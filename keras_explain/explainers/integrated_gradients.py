@@ -7,7 +7,7 @@ from keras import tree
 
 from keras_explain.core import baselines, checks
 from keras_explain.core.explainer import Explainer
-from keras_explain.core.probe import Probe, between, per_row
+from keras_explain.core.probe import Probe, between
 
 
 class IntegratedGradients(Explainer):
@@ -54,8 +54,8 @@ class IntegratedGradients(Explainer):
         }
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        gradient = probe.gradient(between(self._start(probe), x, pass_["alpha"]), target)
-        return tree.map_structure(lambda g: per_row(pass_["weight"], g) * g, gradient)
+        point = between(self._start(probe), x, pass_["alpha"])
+        return probe.gradient(point, target, weight=pass_["weight"])
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
         if not self.multiply_by_inputs:
