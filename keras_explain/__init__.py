@@ -5,36 +5,63 @@ from keras_explain import backend
 backend.require_tensorflow()
 
 from keras_explain import callbacks, plots, sinks  # noqa: E402
-from keras_explain.core import baselines, targets  # noqa: E402
+from keras_explain.core import baselines, rules, targets  # noqa: E402
 from keras_explain.core.explainer import Explainer, get  # noqa: E402
 from keras_explain.core.explanation import Explanation  # noqa: E402
 from keras_explain.explainers import (  # noqa: E402
+    CAM,
+    LRP,
+    Deconvnet,
+    DeepLIFT,
+    DeepSHAP,
+    DeepTaylor,
+    EigenCAM,
     GradCAM,
+    GradCAMPlusPlus,
     GradientSHAP,
+    GuidedBackprop,
+    GuidedGradCAM,
+    HiResCAM,
     InputXGradient,
     IntegratedGradients,
+    LayerCAM,
     Saliency,
     SmoothGrad,
     SquareGrad,
     VarGrad,
+    XGradCAM,
 )
 
 __version__ = "0.1.0"
 __all__ = [
+    "CAM",
+    "LRP",
+    "Deconvnet",
+    "DeepLIFT",
+    "DeepSHAP",
+    "DeepTaylor",
+    "EigenCAM",
     "Explainer",
     "Explanation",
     "GradCAM",
+    "GradCAMPlusPlus",
     "GradientSHAP",
+    "GuidedBackprop",
+    "GuidedGradCAM",
+    "HiResCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "LayerCAM",
     "Saliency",
     "SmoothGrad",
     "SquareGrad",
     "VarGrad",
+    "XGradCAM",
     "baselines",
     "callbacks",
     "get",
     "plots",
+    "rules",
     "sinks",
     "targets",
 ]

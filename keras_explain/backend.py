@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from tensorflow.python.framework.ops import get_gradient_function
 
 Tensor = Any
 Nest = Any
@@ -127,6 +128,11 @@ def own(tensor: Tensor) -> Tensor:
     return tf.identity(tensor)
 
 
+def fixed(choice: Tensor) -> Tensor:
+    """The same integers or booleans, marked as a choice that is no part of what is explained."""
+    return tf.raw_ops.PreventGradient(input=choice)
+
+
 def is_here(value: Any) -> bool:
     """Whether `value` is a tensor of the graph that is being traced (not of a loop's body)."""
     return tf.is_tensor(value) and getattr(value, "graph", None) is tf.compat.v1.get_default_graph()
@@ -150,6 +156,38 @@ def _captured(tensor: Tensor) -> list[Tensor]:
     """What a placeholder in the body of a loop or branch stands for outside of it."""
     captures = getattr(tensor.graph, "captures", ())
     return [outer for outer, inner in captures if inner is tensor and hasattr(outer, "graph")]
+
+
+# Single operations of the traced graph
+
+
+def pull(op: Any, upstream: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The vector-Jacobian product of one operation: for each of its inputs, a tensor or None.
+
+    Args:
+        op: An operation of the graph that is being traced.
+        upstream: What comes back to each of its outputs; None for nothing.
+    """
+    gradient = get_gradient_function(op)
+    if gradient is None:
+        return [None] * len(op.inputs)
+    filled = [_zeros(y) if u is None else u for y, u in zip(op.outputs, upstream, strict=True)]
+    back = gradient(op, *filled)
+    back = list(back) if isinstance(back, (list, tuple)) else [back]
+    return [None if b is None else tf.convert_to_tensor(b) for b in back]
+
+
+def _zeros(tensor: Tensor) -> Tensor | None:
+    changes = tensor.dtype.is_floating or tensor.dtype == tf.variant
+    return tf.zeros_like(tensor) if changes else None
+
+
+def replay(op: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs of an operation of the traced graph for other inputs."""
+    repeated = op.graph.create_op(
+        op.type, list(inputs), [y.dtype for y in op.outputs], attrs=dict(op.node_def.attr)
+    )
+    return list(repeated.outputs)
 
 
 # The value before the last activation
@@ -218,3 +256,29 @@ def random_normal(keys: Tensor, shape: Sequence[int]) -> Tensor:
         lambda key: tf.random.stateless_normal(shape, key), unique, fn_output_signature=tf.float32
     )
     return ops.take(noise, position, axis=0)
+
+
+# Operations of the traced graph
+
+
+def operations_between(score: Tensor, source: Tensor) -> list[Any]:
+    """The operations by which `score` changes with `source`, from the first to the last.
+
+    Only paths of floating-point tensors count: others carry no derivative.
+    """
+    reached, found = {id(source)}, []
+    for op in score.graph.get_operations():  # in the order of their making
+        if any(id(t) in reached for t in op.inputs):
+            reached |= {id(t) for t in op.outputs if t.dtype.is_floating}
+            found.append(op)
+    needed, between = {id(score)}, []
+    for op in reversed(found):
+        if any(id(t) in needed and id(t) in reached for t in op.outputs):
+            needed |= {id(t) for t in op.inputs}
+            between.append(op)
+    return between[::-1]
+
+
+def constant(tensor: Tensor) -> np.ndarray | None:
+    """The value of a tensor that is constant in the graph, else None."""
+    return tf.get_static_value(tensor)

@@ -22,18 +22,33 @@ from keras.src.random.seed_generator import global_seed_generator
 import keras_explain as kx
 from keras_explain import backend
 
-# Of a class with required arguments: these, for the input `x`.
-ARGUMENTS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "GradientSHAP": lambda x: {"background": tree.map_structure(lambda leaf: leaf[:3], x)},
+# Of a class with required arguments: these, for a model (or None) and its input `x`.
+ARGUMENTS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
+    "GradientSHAP": lambda model, x: {"background": tree.map_structure(lambda leaf: leaf[:3], x)},
+    "InternalInfluence": lambda model, x: {"layer": middle_layer(model, x)},
+    "LayerConductance": lambda model, x: {"layer": middle_layer(model, x)},
 }
 # Fields that are set wherever a class has them: few passes are enough here.
 FEW = {"samples": 3, "steps": 3}
 # The classes whose values depend on `seed`.
 RANDOM = {"GradientSHAP", "SmoothGrad", "SquareGrad", "VarGrad"}
 # The classes whose values are one map `[B, H, W]` over the input, and not of its shape.
-MAPS = {"GradCAM"}
+MAPS = {
+    *("CAM", "EigenCAM", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM"),
+}
+# The classes whose values do not depend on the target.
+CLASSLESS = {"EigenCAM"}
+# The classes whose values have the shape of the output of their `layer`.
+LAYERS = {"InternalInfluence", "LayerConductance"}
 # What a class can't explain, and words of the error that says so.
-REFUSED = {("GradCAM", "tabular"): "layer whose output has a spatial extent above 1"}
+REFUSED = {(name, "tabular"): "layer whose output has a spatial extent" for name in MAPS}
+REFUSED |= {
+    ("CAM", kind): "linear in the global average of layer"
+    for kind in (
+        *("subclassed", "fixed_batch", "uint8", "inputs_dict", "series", "tokens_int"),
+        "mixed_bfloat16",
+    )
+}
 
 
 def explainer_classes() -> list[type[kx.Explainer]]:
@@ -43,11 +58,13 @@ def explainer_classes() -> list[type[kx.Explainer]]:
     return [cls for cls in found if not inspect.isabstract(cls)]
 
 
-def explainer_for(cls: type[kx.Explainer], x: Any) -> kx.Explainer:
-    """An explainer of the class that suits the input, and is quick."""
+def explainer_for(
+    cls: type[kx.Explainer], x: Any, model: keras.Model | None = None
+) -> kx.Explainer:
+    """An explainer of the class that suits the model and its input, and is quick."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     arguments = {name: value for name, value in FEW.items() if name in fields}
-    arguments |= ARGUMENTS.get(cls.__name__, lambda x: {})(x)
+    arguments |= ARGUMENTS.get(cls.__name__, lambda model, x: {})(model, x)
     required = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
     missing = set(required) - arguments.keys()
     assert not missing, f"Add {cls.__name__} to ARGUMENTS in tests/check.py, with {missing}."
@@ -156,7 +173,9 @@ def check_classes(call: Call, first: kx.Explanation, outputs: dict[Any, np.ndarr
     assert_same(column(together, 0), alone)
     assert_same(column(together, 1), first)
     np.testing.assert_array_equal(together.target.index, np.stack([other, index], axis=1))
-    if count > 1:
+    if type(call.explainer).__name__ in CLASSLESS:
+        assert distance(alone.values, first.values) < 2e-5
+    elif count > 1:
         assert distance(alone.values, first.values) > 1e-3
 
 

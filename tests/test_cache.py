@@ -339,7 +339,7 @@ def is_collected():
 @pytest.mark.parametrize("cls", check.explainer_classes())
 def test_an_explained_model_is_collected(cls, is_collected):
     case = models.fresh("nested")
-    explanation = check.explainer_for(cls, case.x)(case.model, case.x)
+    explanation = check.explainer_for(cls, case.x, case.model)(case.model, case.x)
     alone = [case.model]
     del case
     assert is_collected(alone)

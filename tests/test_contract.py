@@ -21,7 +21,7 @@ SORTS = [("IntegratedGradients", kind) for kind in models.NASTY] + [
 @pytest.mark.parametrize("kind", models.COMMON)
 def test_contract(name, kind):
     case = models.get(kind)
-    explainer = check.explainer_for(CLASSES[name], case.x)
+    explainer = check.explainer_for(CLASSES[name], case.x, case.model)
     if (name, kind) in check.REFUSED:
         with pytest.raises(ValueError, match=check.REFUSED[name, kind]):
             explainer(case.model, case.x, case.target)
@@ -32,7 +32,7 @@ def test_contract(name, kind):
 @pytest.mark.parametrize(("name", "kind"), SORTS)
 def test_contract_on_nasty_models(name, kind):
     case = models.get(kind)
-    explainer = check.explainer_for(CLASSES[name], case.x)
+    explainer = check.explainer_for(CLASSES[name], case.x, case.model)
     check.check_explainer(explainer, case.model, case.x, case.target)
 
 
@@ -184,7 +184,7 @@ def test_read_only_arrays_are_taken():
     x = case.x.copy()
     x.setflags(write=False)
     for name in CLASSES.keys() - {"GradCAM"}:
-        assert check.explainer_for(CLASSES[name], x)(case.model, x).values.any()
+        assert check.explainer_for(CLASSES[name], x, case.model)(case.model, x).values.any()
 
 
 def test_a_model_of_free_size_is_explained_at_two_sizes():

@@ -41,9 +41,16 @@ class Baseline(Config, abc.ABC, kw_only=False):
         """Whether the baseline of token ids is token ids."""
         return True
 
+    def is_shared(self, rank: int) -> bool:
+        """Whether all samples of an input of this rank have one and the same baseline."""
+        return False
+
 
 class Zeros(Baseline, kw_only=False):
     """Zero everywhere."""
+
+    def is_shared(self, rank: int) -> bool:
+        return True
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         return ops.zeros_like(x)
@@ -61,6 +68,9 @@ class Constant(Baseline, kw_only=False):
     def makes_ids(self) -> bool:
         return float(self.value).is_integer()
 
+    def is_shared(self, rank: int) -> bool:
+        return True
+
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         return ops.full_like(x, self.value)
 
@@ -69,6 +79,9 @@ class Given(Baseline, kw_only=False):
     """An array of one sample's shape, or `[B, ...]` with one baseline a sample."""
 
     values: Any
+
+    def is_shared(self, rank: int) -> bool:
+        return len(self.values.shape) < rank or self.values.shape[0] == 1
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         values = ops.cast(self.values, x.dtype)
@@ -96,6 +109,9 @@ class Mean(Baseline, kw_only=False):
         mean = np.mean(self.data, axis=0, keepdims=True, dtype=np.float64)
         object.__setattr__(self, "data", mean.astype(np.float32))
         super().__post_init__()
+
+    def is_shared(self, rank: int) -> bool:
+        return True
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         return ops.broadcast_to(self.data, ops.shape(x))
@@ -198,6 +214,12 @@ def check(baseline: Any, x: Nest) -> None:
     """Raises where a baseline does not suit the input `x` (a nest of arrays `[B, ...]`)."""
     for part, leaf in zip(per_input(baseline, x), tree.flatten(x), strict=True):
         part.check(leaf)
+
+
+def is_shared(baseline: Any, x: Nest) -> bool:
+    """Whether all samples have one and the same baseline."""
+    parts = zip(per_input(baseline, x), tree.flatten(x), strict=True)
+    return all(part.is_shared(len(leaf.shape)) for part, leaf in parts)
 
 
 def apply(baseline: Any, x: Nest, row: Tensor) -> Nest:

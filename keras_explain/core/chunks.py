@@ -37,7 +37,7 @@ def run(
     classes = index.shape[1]
     rows = np.repeat(np.arange(batch, dtype=np.int32), classes)
     index = index.reshape(-1, 1)
-    work = _Work(explainer, Forward(opened, x, target), batch_size, seed)
+    work = _Work(explainer, Forward(opened, x, target, explainer.explained_layer), batch_size, seed)
     parts = [work.explain(rows[g], index[g]) for g in groups(len(rows), work.size)]
 
     def joined(*pieces: np.ndarray) -> np.ndarray:
@@ -80,7 +80,8 @@ class _Work:
         result = tree.map_structure(np.asarray, result)
         if self.explainer.measured_from is not None:
             result |= _completeness(result, np.asarray(self._base_values(x, row, classes)))
-        return result
+        x = tree.map_structure(lambda leaf: leaf[rows], self.forward.x)
+        return result | self.explainer.afterwards(x, result)
 
     def _in_passes(self, x: Nest, rows: Tensor, index: Tensor) -> dict[str, Any]:
         chunk = self._function("chunk", self._chunk)
@@ -104,10 +105,11 @@ class _Work:
         """The mean score `[rows, 1]` of shared references, for each row's class.
 
         Without sites the score of a reference depends on the row's class alone, so each reference
-        is seen once, with the classes of all rows; else (masks) beside each row.
+        is seen once, with the classes of all rows; else (masks, branches) beside each row.
         """
         count = len(tree.flatten(points)[0])
-        beside = any(self.forward.sites)
+        sites = self.forward.sites
+        beside = any(sites.inputs) or bool(sites.layer)
         at_once = 1 if beside else self.size
         total = 0.0
         for i in range(0, count, at_once):

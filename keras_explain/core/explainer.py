@@ -108,6 +108,20 @@ class Explainer(Config, abc.ABC):
         """
         raise NotImplementedError
 
+    def afterwards(self, x: Nest, result: dict[str, Any]) -> dict[str, Any]:
+        """Parts of the result made anew in NumPy, after the graph, such as regions of a picture.
+
+        Args:
+            x: The input, a nest of arrays `[rows, ...]`.
+            result: `"values"`, `"scores"`, `"index"` and the extras, arrays `[rows, ...]`.
+        """
+        return {}
+
+    @property
+    def explained_layer(self) -> str | None:
+        """The layer whose output is explained in place of the input."""
+        return None
+
     def check(self, x: Nest) -> None:
         """Raises a `ValueError` where the configuration does not suit the input."""
 
@@ -136,6 +150,20 @@ class Explainer(Config, abc.ABC):
             1, count, lambda i, stats: self.reduce.merge(stats, stats_of(i)), stats_of(0)
         )
         return self.finish(probe, self.reduce.result(stats), x)
+
+
+class Attribution(Explainer, abc.ABC):
+    """A method that attributes the score to the input, or with `layer=` to a layer's output.
+
+    The values have the shape of what is explained. A layer that is called more than once, or has
+    several outputs, gives a list.
+    """
+
+    layer: Any = None
+
+    @property
+    def explained_layer(self) -> str | None:
+        return self.layer
 
 
 def get(identifier: Any) -> Explainer:

@@ -11,7 +11,7 @@ from keras import tree
 
 from keras_explain import backend
 from keras_explain.core import inputs
-from keras_explain.core.probe import Compiled, OpenModel, Probe, Site, find_sites, specs
+from keras_explain.core.probe import Compiled, OpenModel, Probe, Sites, find_sites, specs
 from keras_explain.core.targets import PREDICTED, Target
 
 Tensor = Any
@@ -61,14 +61,18 @@ class Forward:
         opened: The model.
         x: The checked input, a nest of arrays `[B, ...]`.
         target: What is scored. Its index is not used: it is data of each call.
+        layer: The layer that is explained in place of the input.
     """
 
-    def __init__(self, opened: OpenModel, x: Nest, target: Target) -> None:
+    def __init__(
+        self, opened: OpenModel, x: Nest, target: Target, layer: str | None = None
+    ) -> None:
         self.opened, self.x, self.target = opened, x, target.without_index()
         self.target_arrays = backend.to_tensors(self.target.arrays())
         leaves = tree.flatten(x)
         signature = tuple((leaf.shape[1:], leaf.dtype.str) for leaf in leaves)
-        self._input = (signature, repr(tree.map_structure(lambda _: 0, x)))
+        self.layer = None if layer is None else opened.resolve(layer)
+        self._input = (signature, repr(tree.map_structure(lambda _: 0, x)), self.layer)
         self.key = (*self._input, self.target.structure)
         self.sites = self._sites()
         self._integer = [leaf.dtype.kind != "f" for leaf in leaves]
@@ -91,7 +95,7 @@ class Forward:
         """Integers that are no token ids, such as the bytes of pictures, as float32."""
         leaves = [
             leaf if sites or leaf.dtype == bool else leaf.astype(np.float32, copy=False)
-            for leaf, sites in zip(tree.flatten(x), self.sites, strict=True)
+            for leaf, sites in zip(tree.flatten(x), self.sites.inputs, strict=True)
         ]
         return tree.pack_sequence_as(x, leaves)
 
@@ -139,10 +143,10 @@ class Forward:
         specs = [backend.spec(array, free_rows=False) for array in arrays]
         return Compiled(backend.compile(traced, *signature, specs), facts)
 
-    def _sites(self) -> list[list[Site]]:
+    def _sites(self) -> Sites:
         found = self.opened.compiled(
             ("sites", *self._input),
-            lambda: Compiled(None, {"sites": find_sites(self.opened, self.x)}),
+            lambda: Compiled(None, {"sites": find_sites(self.opened, self.x, self.layer)}),
         )
         return found.facts["sites"]
 

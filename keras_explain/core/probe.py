@@ -4,10 +4,12 @@ A `Probe` lives while one function is traced. It runs the user's model on the ro
 `intercept`, so it sees every layer's output, also inside nested, shared and subclassed models, and
 differentiates a target's score by the input or by a recorded output.
 
-The *point* of an input is what is differentiated and moved: the input itself, or, for token ids,
-the output of the `Embedding` that they enter (a *site*).
+The *point* is what is differentiated and moved: the input itself, or, for token ids, the output
+of the `Embedding` that they enter, or the output of a layer that was asked for. The calls whose
+outputs make a point are its *sites*.
 """
 
+import functools
 import operator
 import threading
 import warnings
@@ -20,6 +22,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
+from keras_explain.core.computation import Call, Computation
 from keras_explain.core.intercept import fingerprint, intercept, nodes_by_path
 from keras_explain.core.names import nearest
 from keras_explain.core.targets import Target
@@ -28,29 +31,35 @@ Tensor = Any
 Nest = Any
 
 _MOVES_AXES = (keras.layers.Permute, keras.layers.Reshape, keras.layers.InputLayer)
+_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 CACHE = "__kx__"
 CACHED_FUNCTIONS = 64
 _OPENING = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of a layer or functional operation during a forward pass."""
+class Site:
+    """A call of a layer whose output is explained: of an Embedding, or of a layer asked for.
+
+    `width` is the length of the last axis of its (first) output.
+    """
 
     path: str
-    node: Any
     number: int
-    inputs: list[Tensor]
-    output: Any
+    width: int | None
 
 
 @dataclass(frozen=True)
-class Site:
-    """The call of an Embedding at which an input of token ids is explained."""
+class Sites:
+    """Where a model is explained.
 
-    path: str
-    number: int
-    width: int
+    Args:
+        inputs: For each leaf of the input, the Embedding calls that it enters as token ids.
+        layer: The calls of the layer that is explained in place of the input.
+    """
+
+    inputs: list[list[Site]]
+    layer: list[Site] = field(default_factory=list)
 
 
 @dataclass
@@ -175,6 +184,15 @@ class Outputs:
 
     def call(self, layer: str) -> Call:
         """The last call of a layer."""
+        return self.calls_of(layer)[-1]
+
+    def at_site(self, site: Site) -> list[Tensor]:
+        """The outputs of a call."""
+        call = next(c for c in self.calls if (c.path, c.number) == (site.path, site.number))
+        return [self._cut(tensor) for tensor in tree.flatten(call.output)]
+
+    def calls_of(self, layer: str) -> list[Call]:
+        """The calls of a layer."""
         path = self._opened.resolve(layer)
         calls = [call for call in self.calls if call.path == path]
         if not calls:
@@ -183,15 +201,22 @@ class Outputs:
                 "(such as a recurrent layer's), where its output can't be read. "
                 f"{nearest(path, dict.fromkeys(call.path for call in self.calls))}"
             )
-        return calls[-1]
+        return calls
 
     def has_map(self, call: Call) -> bool:
         """Whether a call has one output `[n, ..., C]` with a spatial extent above 1."""
         if not backend.is_here(call.output) or len(call.output.shape) < 3:
             return False
+        around = self._opened.nodes.get(call.path.rpartition("/")[0])
+        if len(call.output.shape) > 3 and isinstance(around, _ATTENTION):  # [n, T, heads, C]
+            return False
         shape = tuple(call.output.shape[1:])
         spatial = shape[1:] if self.channels_first(call) else shape[:-1]
         return all(spatial) and int(np.prod(spatial)) > 1
+
+    def has_tokens(self, call: Call) -> bool:
+        """Whether a call has one output of tokens, `[n, T, C]` with T above 1."""
+        return self.has_map(call) and len(call.output.shape) == 3
 
     def channels_first(self, call: Call | None) -> bool:
         """Whether a call's output is `[n, C, ...]`, by the layers that lead to it.
@@ -240,6 +265,46 @@ class Outputs:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Features:
+    """A layer's output in one forward pass, and the scores `[n, K]` that it leads to.
+
+    `activation` and `gradient` have the channels last, and tokens arranged by `reshape`.
+    """
+
+    probe: "Probe"
+    scores: Tensor
+    call: Call
+    reshape: Callable[[Tensor, str], Tensor] | None = None
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether the output as it is, is `[n, C, ...]`."""
+        assert self.probe.outputs is not None
+        return self.reshape is None and self.probe.outputs.channels_first(self.call)
+
+    @functools.cached_property
+    def activation(self) -> Tensor:
+        """The output, `[n, ..., C]`."""
+        return self._arranged(self.call.output)
+
+    @functools.cached_property
+    def gradient(self) -> Tensor:
+        """The derivative of the scores by the output, `[n, ..., C]`."""
+        gradient = backend.gradients(self.scores, [self.call.output])[0]
+        if gradient is None:
+            name = f"layer {self.call.path!r}"
+            raise ValueError(self.probe._cut_message(self.scores, self.call.output, name))
+        return self._arranged(gradient)
+
+    def _arranged(self, tensor: Tensor) -> Tensor:
+        assert self.probe.outputs is not None
+        tensor = self.probe.outputs._cut(tensor)
+        if self.reshape is not None:
+            return self.reshape(tensor, self.call.path)
+        return ops.moveaxis(tensor, 1, -1) if self.channels_first else tensor
+
+
 class Probe:
     """A model opened for the rows of one chunk, inside one traced function.
 
@@ -247,7 +312,7 @@ class Probe:
         opened: The model.
         inputs: The model's input, a nest of tensors `[n, ...]`.
         target: What is explained; None where no score is needed.
-        sites: For each leaf of `inputs`, the Embedding calls at which it is explained.
+        sites: Where it is explained, other than at `inputs` themselves.
         row: The position of each row in the user's batch, ints `[n]`.
         facts: Where what is learned while tracing is noted.
         integer: For each leaf of the user's input, whether it held integers.
@@ -258,7 +323,7 @@ class Probe:
         opened: OpenModel,
         inputs: Nest,
         target: Target | None,
-        sites: list[list[Site]],
+        sites: Sites,
         row: Tensor,
         facts: dict[str, Any],
         integer: list[bool] | None = None,
@@ -272,6 +337,7 @@ class Probe:
         self._first: tuple[Tensor, Tensor] | None = None
         self._mapped: Tensor | None = None
         self._start: Nest | None = None
+        self._scored: tuple[Nest, Tensor, Tensor] | None = None
 
     def begin(self, point: Nest) -> None:
         """Says where the explained score, and a predicted class, are taken: here, not elsewhere."""
@@ -280,26 +346,40 @@ class Probe:
     # Points
 
     def point(self, inputs: Nest) -> Nest:
-        """Where inputs lie in the explained space: themselves, or their embeddings `[n, T, D]`."""
-        if not any(self._sites):
+        """Where inputs lie in the explained space.
+
+        This is the inputs themselves, their embeddings `[n, T, D]`, or the output of the explained
+        layer (a list of outputs, where it has or makes several).
+        """
+        if not (any(self._sites.inputs) or self._sites.layer):
             return tree.map_structure(_number, inputs)
-        calls = self._run(inputs, {}).calls
+        outputs = self._run(inputs, {})
+        if self._sites.layer:
+            flat = [t for site in self._sites.layer for t in outputs.at_site(site)]
+            return flat[0] if len(flat) == 1 else flat
         leaves = [
-            ops.concatenate([_find(calls, site).output for site in sites], axis=-1)
+            ops.concatenate([outputs.at_site(site)[0] for site in sites], axis=-1)
             if sites
             else _number(leaf)
-            for leaf, sites in zip(tree.flatten(inputs), self._sites, strict=True)
+            for leaf, sites in zip(tree.flatten(inputs), self._sites.inputs, strict=True)
         ]
         return tree.pack_sequence_as(inputs, leaves)
 
+    @property
+    def takes_any_rows(self) -> bool:
+        """Whether the model can be run on fewer points than there are inputs."""
+        beside = any(self._sites.inputs) or self._sites.layer or self._opened.fixed_batch
+        return not beside and all(x.dtype != "bool" for x in tree.flatten(self.inputs))
+
     def collapse(self, values: Nest) -> Nest:
         """Attributions to a point as attributions to the input: embeddings summed to `[n, T]`."""
-        if not any(self._sites) or len(tree.flatten(values)) != len(self._sites):
+        sites = self._sites.inputs
+        if self._sites.layer or not any(sites) or len(tree.flatten(values)) != len(sites):
             return values
         leaves = [
             ops.sum(leaf, axis=-1) if sites and len(leaf.shape) > len(x.shape) else leaf
             for leaf, x, sites in zip(
-                tree.flatten(values), tree.flatten(self.inputs), self._sites, strict=True
+                tree.flatten(values), tree.flatten(self.inputs), sites, strict=True
             )
         ]
         return tree.pack_sequence_as(values, leaves)
@@ -320,6 +400,10 @@ class Probe:
     def _score(self, point: Nest, given: Nest, target: Tensor) -> Tensor:
         """The scores at `point`, which is `given`, or a copy of it to differentiate by."""
         assert self._target is not None
+        known = self._scored
+        if known is not None and known[0] is point and known[1] is target:
+            return known[2]
+        asked = target
         if self._start is not None and given is not self._start:
             target = self.begun(target)[1]
         self.outputs = self._forward(point)
@@ -327,6 +411,7 @@ class Probe:
         self.facts |= {"units": units, "width": self.outputs.width}
         if self._first is None:
             self._first = (scores, index)
+        self._scored = (point, asked, scores)
         return scores
 
     def gradient(self, point: Nest, target: Tensor, weight: Tensor | None = None) -> Nest:
@@ -347,28 +432,72 @@ class Probe:
             grads = self._explain_none(scores, leaves, grads)
         return tree.pack_sequence_as(point, grads)
 
-    def at(self, layer: str | None, point: Nest, target: Tensor) -> tuple[Tensor, Tensor]:
+    def computation(self, point: Nest, target: Tensor, **options: Any) -> Computation:
+        """What leads from a point to the score, to be taken backwards by a method's own rules.
+
+        Its sources are the leaves of the point.
+
+        Args:
+            point: Where to evaluate.
+            target: Ints `[n, K]`.
+            **options: As for `Computation`.
+        """
+        sources = tree.map_structure(backend.own, point)
+        scores = self._score(sources, point, target)
+        assert self.outputs is not None
+        samples = self._opened.fixed_batch or ops.shape(tree.flatten(sources)[0])[0]
+        calls = self.outputs.calls
+        return Computation(scores, tree.flatten(sources), calls, samples=samples, **options)
+
+    def at(
+        self,
+        layer: str | None,
+        point: Nest,
+        target: Tensor,
+        reshape: Callable[[Tensor, str], Tensor] | None = None,
+    ) -> Features:
         """A layer's output and the score's derivative by it, channels last.
 
         Args:
-            layer: The layer's name or path; None for the last one whose output has a spatial
-                extent above 1.
+            layer: The layer's name or path; None for the last one that fits.
             point: Where to evaluate.
             target: Ints `[n, K]`.
-
-        Returns:
-            Activation and gradient, both `[n, ..., C]`.
+            reshape: For layers of tokens: takes `[n, T, C]` and the layer's path, and returns
+                `[n, ..., C]`. Then a layer fits if its output is `[n, T, C]`; without it, if its
+                output has a spatial extent above 1.
         """
         scores = self.scores(point, target)
         assert self.outputs is not None
-        call = self._last_spatial(scores) if layer is None else self._spatial(layer)
-        gradient = backend.gradients(scores, [call.output])[0]
-        if gradient is None:
-            raise ValueError(self._cut_message(scores, call.output, f"layer {call.path!r}"))
+        tokens = reshape is not None
+        if layer is not None:
+            call = self._spatial(layer, tokens)
+        else:
+            call = self._last_tokens(scores) if tokens else self._last_spatial(scores)
         self._mapped = call.output
-        first = self.outputs.channels_first(call)
-        tensors = [self.outputs._cut(tensor) for tensor in (call.output, gradient)]
-        return tuple(ops.moveaxis(t, 1, -1) if first else t for t in tensors)
+        return Features(self, scores, call, reshape)
+
+    def inside(self, layer: str, point: Nest, target: Tensor) -> tuple[Nest, Nest]:
+        """A layer's output as it is, and the score's derivative by it.
+
+        Both are a list where the layer is called more than once, or has several outputs.
+        """
+        scores = self.scores(point, target)
+        assert self.outputs is not None
+        calls = self.outputs.calls_of(layer)
+        flat = [tensor for call in calls for tensor in tree.flatten(call.output)]
+        grads = backend.gradients(scores, flat)
+        for tensor, grad in zip(flat, grads, strict=True):
+            if grad is None:
+                raise ValueError(self._cut_message(scores, tensor, f"layer {calls[0].path!r}"))
+        flat, grads = ([self.outputs._cut(t) for t in tensors] for tensors in (flat, grads))
+        return (flat[0], grads[0]) if len(flat) == 1 else (flat, grads)
+
+    def output_of(self, layer: str, point: Nest) -> Nest:
+        """A layer's output alone, as in `inside`."""
+        outputs = self._forward(point)
+        calls = outputs.calls_of(layer)
+        flat = [outputs._cut(t) for call in calls for t in tree.flatten(call.output)]
+        return flat[0] if len(flat) == 1 else flat
 
     # Shapes
 
@@ -384,7 +513,8 @@ class Probe:
             raise ValueError(
                 f"Expected an input with {spatial} spatial axes to lay the map over. Received: "
                 f"inputs of shape {[tuple(x.shape) for x in tree.flatten(self.inputs)]}. Choose a "
-                "`layer` whose output keeps the input's spatial axes."
+                "`layer` whose output keeps the input's spatial axes, or for tokens [B, T, C] give "
+                "their grid, as in `reshape=(14, 14)`."
             )
         return resize(maps, _spatial_size(leaves[0], spatial))
 
@@ -402,18 +532,25 @@ class Probe:
     # The forward pass
 
     def _forward(self, point: Nest) -> Outputs:
-        replaced: dict[tuple[str, int], Tensor] = {}
+        replaced: dict[tuple[str, int], list[Tensor]] = {}
+        if self._sites.layer:
+            flat = tree.flatten(point)
+            each = len(flat) // len(self._sites.layer)
+            for i, site in enumerate(self._sites.layer):
+                replaced[site.path, site.number] = flat[i * each : (i + 1) * each]
+            return self._run(self.inputs, replaced)
         leaves = []
         for x, leaf, sites in zip(
-            tree.flatten(self.inputs), tree.flatten(point), self._sites, strict=True
+            tree.flatten(self.inputs), tree.flatten(point), self._sites.inputs, strict=True
         ):
             edges = np.cumsum([site.width for site in sites])[:-1]
             parts = ops.split(leaf, [int(e) for e in edges], axis=-1) if len(sites) > 1 else [leaf]
-            replaced |= {(s.path, s.number): part for s, part in zip(sites, parts, strict=False)}
+            for site, part in zip(sites, parts, strict=False):
+                replaced[site.path, site.number] = [part]
             leaves.append(x if sites or x.dtype == "bool" else leaf)
         return self._run(tree.pack_sequence_as(self.inputs, leaves), replaced)
 
-    def _run(self, inputs: Nest, replaced: dict[tuple[str, int], Tensor]) -> Outputs:
+    def _run(self, inputs: Nest, replaced: dict[tuple[str, int], list[Tensor]]) -> Outputs:
         calls: list[Call] = []
         counts: dict[str, int] = {}
         model, paths = self._opened.model, self._opened.paths
@@ -424,7 +561,9 @@ class Probe:
                 return output
             path = paths[id(node)]
             number = counts[path] = counts.get(path, -1) + 1
-            output = replaced.get((path, number), output)
+            if (path, number) in replaced:
+                parts, _ = self._padded(replaced[path, number])
+                output = tree.pack_sequence_as(output, parts)
             seen = [t for t in tree.flatten((args, kwargs)) if backend.is_here(t)]
             if all(map(backend.is_here, tree.flatten(output))):
                 calls.append(Call(path, node, number, seen, output))
@@ -443,25 +582,45 @@ class Probe:
         rows = ops.shape(tree.flatten(inputs)[0])[0]
 
         def pad(x: Tensor) -> Tensor:
-            x = ops.take(x, ops.minimum(ops.arange(size), rows - 1), axis=0)
+            x = ops.take(x, ops.minimum(ops.arange(size), ops.shape(x)[0] - 1), axis=0)
             return ops.reshape(x, (size, *x.shape[1:]))
 
         return tree.map_structure(pad, inputs), rows
 
     # Layers with a map
 
-    def _spatial(self, layer: str) -> Call:
+    def _spatial(self, layer: str, tokens: bool) -> Call:
         assert self.outputs is not None
         call = self.outputs.call(layer)
-        if not self.outputs.has_map(call):
-            spatial = [c.path for c in self.outputs.calls if self.outputs.has_map(c)]
+        fits = self.outputs.has_tokens if tokens else self.outputs.has_map
+        if not fits(call):
+            what = "of tokens, [B, T, C]" if tokens else "of a spatial extent above 1, [B, ..., C]"
+            fitting = [c.path for c in self.outputs.calls if fits(c)]
             received = [tuple(t.shape) for t in tree.flatten(call.output)]
             raise ValueError(
-                "Expected a layer with one output of a spatial extent above 1, [B, ..., C]. "
+                f"Expected a layer with one output {what}. "
                 f"Received: layer={layer!r}, whose output has shape {received}. "
-                + (f"The last that fit: {', '.join(map(repr, spatial[-3:]))}." if spatial else "")
+                + (f"The last that fit: {', '.join(map(repr, fitting[-3:]))}." if fitting else "")
             )
         return call
+
+    def _last_tokens(self, scores: Tensor) -> Call:
+        """The last call with an output `[n, T, C]` whose tokens the score depends on.
+
+        Where the score is read from single tokens (class tokens), these are the last ones before
+        the last attention: later, no token speaks for another one.
+        """
+        assert self.outputs is not None
+        calls = [c for c in reversed(self.outputs.calls) if self.outputs.has_tokens(c)]
+        calls = [c for c in calls if backend.depends_on(scores, c.output)]
+        if not calls:
+            raise ValueError(
+                "Expected a model with a layer of tokens, [B, T, C], as `reshape` asks for. "
+                f"Received: {self._opened.model.name!r}, in which no such layer leads to the score."
+            )
+        if not _is_read_by_token(calls[0].output, scores):
+            return calls[0]
+        return next((c for c in calls if _meet(c.output, scores)), calls[0])
 
     def _last_spatial(self, scores: Tensor) -> Call:
         assert self.outputs is not None
@@ -483,12 +642,12 @@ class Probe:
     def _explain_none(self, scores: Tensor, leaves: list, grads: list) -> list:
         """Zeros where the score does not depend on an input beside others; else an error."""
         alone = all(grad is None for grad in grads)
-        assert self._integer is not None
         for i, (leaf, grad) in enumerate(zip(leaves, grads, strict=True)):
             if grad is not None:
                 continue
-            name = _input_name(self.inputs, i)
-            continuous = not self._integer[i]
+            layer = self._sites.layer
+            name = f"layer {layer[0].path!r}" if layer else _input_name(self.inputs, i)
+            continuous = bool(layer) or not (self._integer or [])[i]
             if alone or (continuous and backend.depends_on(scores, leaf)):
                 raise ValueError(self._cut_message(scores, leaf, name))
             if not continuous:
@@ -527,29 +686,41 @@ class Probe:
         return None
 
 
-def find_sites(opened: OpenModel, inputs: Nest) -> list[list[Site]]:
-    """For each leaf of an input, the Embedding calls that it enters as token ids."""
+def find_sites(opened: OpenModel, inputs: Nest, layer: str | None) -> Sites:
+    """Where a model is explained: at a layer, or at the Embeddings that token ids enter."""
+    leaves = tree.flatten(inputs)
+    sites = Sites([[] for _ in leaves])
     nodes = opened.nodes.values()
-    if not any(isinstance(node, keras.layers.Embedding) for node in nodes):
-        return [[] for _ in tree.flatten(inputs)]
-    sites: list[list[Site]] = []
+    if layer is None and not any(isinstance(node, keras.layers.Embedding) for node in nodes):
+        return sites
 
     def trace(inputs: Nest, row: Tensor) -> Tensor:
-        leaves = tree.flatten(inputs)
-        outputs = Probe(opened, inputs, None, [[] for _ in leaves], row, {})._run(inputs, {})
+        nowhere = Sites([[] for _ in leaves])
+        outputs = Probe(opened, inputs, None, nowhere, row, {})._run(inputs, {})
         embeds = [c for c in outputs.calls if isinstance(c.node, keras.layers.Embedding)]
-        for leaf in leaves:
-            sites.append(
-                [
-                    Site(c.path, c.number, int(c.output.shape[-1]))
-                    for c in embeds
-                    if any(backend.depends_on(t, leaf) for t in c.inputs)
-                ]
-            )
+        for leaf, found in zip(tree.flatten(inputs), sites.inputs, strict=True):
+            found += [_site(c) for c in embeds if _enters(leaf, c)]
+        if layer is not None:
+            sites.layer.extend(_site(call) for call in outputs.calls_of(layer))
         return row
 
     backend.compile(trace, specs(inputs), backend.int_spec(None))
     return sites
+
+
+def _site(call: Call) -> Site:
+    for tensor in tree.flatten(call.output):
+        if not keras.backend.is_float_dtype(tensor.dtype):
+            raise ValueError(
+                "Expected a layer whose output holds floating-point numbers to explain. "
+                f"Received: layer={call.path!r}, whose output is of dtype {tensor.dtype.name}."
+            )
+    shape = tree.flatten(call.output)[0].shape
+    return Site(call.path, call.number, shape[-1])
+
+
+def _enters(leaf: Tensor, call: Call) -> bool:
+    return any(backend.depends_on(tensor, leaf) for tensor in call.inputs)
 
 
 def per_row(value: Tensor, leaf: Tensor) -> Tensor:
@@ -589,8 +760,29 @@ def _number(x: Tensor) -> Tensor:
     return ops.cast(x, "float32") if x.dtype == "bool" else x
 
 
-def _find(calls: list[Call], site: Site) -> Call:
-    return next(c for c in calls if (c.path, c.number) == (site.path, site.number))
+def _is_read_by_token(tokens: Tensor, scores: Tensor) -> bool:
+    """Whether all that leads from tokens `[n, T, C]` to the scores are single ones of them."""
+    users = [op for op in backend.operations_between(scores, tokens) if _takes(op, tokens)]
+    shapes = [tuple(op.outputs[0].shape) for op in users]
+    return all(
+        op.type in ("StridedSlice", "Slice", "GatherV2") and (len(shape) == 2 or shape[1] == 1)
+        for op, shape in zip(users, shapes, strict=True)
+    )
+
+
+def _meet(tokens: Tensor, scores: Tensor) -> bool:
+    """Whether tokens are multiplied with each other on the way to the scores, as in attention."""
+    operations = backend.operations_between(scores, tokens)
+    made = {id(t) for op in operations for t in op.outputs} | {id(tokens)}
+    return any(
+        op.type in ("Einsum", "MatMul", "BatchMatMulV2", "BatchMatMulV3")
+        and all(id(t) in made for t in op.inputs)
+        for op in operations
+    )
+
+
+def _takes(op: Any, tensor: Tensor) -> bool:
+    return any(t is tensor for t in op.inputs)
 
 
 def _any_gradient(scores: Tensor, tensors: list[Tensor]) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from keras import ops
 
+from keras_explain import backend
 from keras_explain.core.config import Config
 
 if TYPE_CHECKING:
@@ -241,7 +242,8 @@ class Region(Target, kw_only=False):
         spatial, classes = tuple(y.shape[1:-1]), y.shape[-1]
         y = ops.reshape(y, (-1, int(np.prod(spatial)), classes))  # [n, S, C]
         predicted = ops.cast(y > 0, "int32") - 1 if classes == 1 else ops.argmax(y, -1)[..., None]
-        members = ops.cast(predicted == ops.arange(classes), y.dtype)  # [n, S, C]
+        chosen = backend.fixed(predicted == ops.arange(classes))
+        members = ops.cast(chosen, y.dtype)  # [n, S, C]
         most = ops.cast(ops.argmax(ops.sum(members, 1), -1), "int32")[:, None]
         if self.mask is not None:
             if tuple(self.mask.shape) != spatial:
@@ -320,7 +322,7 @@ def _units(outputs: Outputs, output: str | int | None, of: str) -> Tensor:
 
 
 def _pick(y: Tensor, index: Tensor) -> tuple[Tensor, Tensor, int]:
-    predicted = ops.cast(ops.argmax(y, axis=-1), "int32")[:, None]
+    predicted = backend.fixed(ops.cast(ops.argmax(y, axis=-1), "int32")[:, None])
     index = ops.where(index < 0, predicted, index)
     if index.shape[1] != 1:
         return ops.take_along_axis(y, index, axis=1), index, y.shape[-1]

@@ -1,10 +1,23 @@
 """The methods, one short file each."""
 
-from keras_explain.explainers.grad_cam import GradCAM as GradCAM
+from keras_explain.explainers.cams import CAM as CAM
+from keras_explain.explainers.cams import EigenCAM as EigenCAM
+from keras_explain.explainers.cams import GradCAM as GradCAM
+from keras_explain.explainers.cams import GradCAMPlusPlus as GradCAMPlusPlus
+from keras_explain.explainers.cams import HiResCAM as HiResCAM
+from keras_explain.explainers.cams import LayerCAM as LayerCAM
+from keras_explain.explainers.cams import XGradCAM as XGradCAM
+from keras_explain.explainers.deep_lift import DeepLIFT as DeepLIFT
+from keras_explain.explainers.deep_lift import DeepSHAP as DeepSHAP
 from keras_explain.explainers.gradient_shap import GradientSHAP as GradientSHAP
+from keras_explain.explainers.guided import Deconvnet as Deconvnet
+from keras_explain.explainers.guided import GuidedBackprop as GuidedBackprop
+from keras_explain.explainers.guided import GuidedGradCAM as GuidedGradCAM
 from keras_explain.explainers.integrated_gradients import (
     IntegratedGradients as IntegratedGradients,
 )
+from keras_explain.explainers.lrp import LRP as LRP
+from keras_explain.explainers.lrp import DeepTaylor as DeepTaylor
 from keras_explain.explainers.saliency import InputXGradient as InputXGradient
 from keras_explain.explainers.saliency import Saliency as Saliency
 from keras_explain.explainers.smooth import SmoothGrad as SmoothGrad

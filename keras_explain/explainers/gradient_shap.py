@@ -3,18 +3,17 @@
 from typing import Any, Literal
 
 import numpy as np
-from keras import ops, tree
+from keras import tree
 
 from keras_explain import backend
-from keras_explain.core import checks
-from keras_explain.core.explainer import Explainer
-from keras_explain.core.inputs import check_finite
+from keras_explain.core import background, checks
+from keras_explain.core.explainer import Attribution
 from keras_explain.core.probe import Probe, between
 from keras_explain.core.reductions import Mean
 from keras_explain.explainers.smooth import noisy
 
 
-class GradientSHAP(Explainer):
+class GradientSHAP(Attribution):
     """Integrated Gradients in expectation over a background: approximate Shapley values.
 
     `values = E[(x - x') * dS_c(x' + a (x - x')) / dx]`, x' a row of the background, a in [0, 1]
@@ -51,22 +50,10 @@ class GradientSHAP(Explainer):
         checks.share("noise", self.noise)
 
     def check(self, x: Any) -> None:
-        checks.same_names("a background", self.background, x)
-        rows, leaves = tree.flatten(self.background), tree.flatten(x)
-        received = [np.shape(row) for row in rows]
-        if [shape[1:] for shape in received] != [leaf.shape[1:] for leaf in leaves] or any(
-            shape[0] != received[0][0] or shape[0] == 0 for shape in received
-        ):
-            expected = ", ".join(str(("N", *leaf.shape[1:])) for leaf in leaves).replace("'", "")
-            raise ValueError(
-                f"Expected a background of shape {expected}, N rows like the input's. "
-                f"Received: {', '.join(map(str, received))}."
-            )
-        for row in rows:
-            check_finite(row, "`background`")
+        background.check(self.background, x)
 
     def passes(self, seed: int) -> dict[str, Any]:
-        n = len(tree.flatten(self.background)[0])
+        n = background.size(self.background)
         order = [
             backend.random_permutation(seed, n, stream=1 + i) for i in range(-(-self.samples // n))
         ]
@@ -81,16 +68,9 @@ class GradientSHAP(Explainer):
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         if self.noise:
             x = noisy(probe, x, self.noise, pass_["key"])
-        start = probe.point(self._rows(probe.inputs, pass_["reference"]))
+        start = probe.point(background.rows(self.background, probe.inputs, pass_["reference"]))
         gradient = probe.gradient(between(start, x, pass_["alpha"]), target)
         return tree.map_structure(lambda g, a, b: g * (b - a), gradient, start, x)
 
     def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
-        return self._rows(x, passes["reference"])
-
-    def _rows(self, x: Any, position: Any) -> Any:
-        rows = [
-            ops.cast(ops.take(rows, position, axis=0), leaf.dtype)
-            for rows, leaf in zip(tree.flatten(self.background), tree.flatten(x), strict=True)
-        ]
-        return tree.pack_sequence_as(x, rows)
+        return background.rows(self.background, x, passes["reference"])

@@ -6,11 +6,11 @@ import numpy as np
 from keras import tree
 
 from keras_explain.core import baselines, checks
-from keras_explain.core.explainer import Explainer
+from keras_explain.core.explainer import Attribution
 from keras_explain.core.probe import Probe, between
 
 
-class IntegratedGradients(Explainer):
+class IntegratedGradients(Attribution):
     """The gradient averaged along the straight line from a baseline x' to the input x.
 
     `values = (x - x') * integral over a in [0, 1] of dS_c(x' + a (x - x')) / dx`

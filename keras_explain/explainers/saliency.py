@@ -4,11 +4,11 @@ from typing import Any
 
 from keras import ops, tree
 
-from keras_explain.core.explainer import Explainer
+from keras_explain.core.explainer import Attribution
 from keras_explain.core.probe import Probe
 
 
-class Saliency(Explainer):
+class Saliency(Attribution):
     """How strongly the score reacts to each input feature: its gradient.
 
     `values = |dS_c / dx|`, of the input's shape; signed with `absolute=False`.
@@ -27,7 +27,7 @@ class Saliency(Explainer):
         return tree.map_structure(ops.absolute, gradient) if self.absolute else gradient
 
 
-class InputXGradient(Explainer):
+class InputXGradient(Attribution):
     """The first-order share of each feature in the score.
 
     `values = x * dS_c / dx`, of the input's shape. For a network of ReLUs without biases they sum

@@ -38,6 +38,10 @@ class _Noisy(Explainer, abc.ABC):
         checks.count("samples", self.samples)
         checks.share("noise", self.noise)
 
+    @property
+    def explained_layer(self) -> str | None:
+        return self.explainer.explained_layer
+
     def check(self, x: Any) -> None:
         self.explainer.check(x)
 

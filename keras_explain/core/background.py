@@ -1,0 +1,43 @@
+"""Backgrounds: rows `[N, ...]` that stand for "a feature is not known"."""
+
+from typing import Any
+
+import numpy as np
+from keras import ops, tree
+
+from keras_explain.core import checks
+from keras_explain.core.inputs import check_finite
+
+Tensor = Any
+Nest = Any
+
+
+def check(background: Nest, x: Nest) -> None:
+    """Raises a `ValueError` where a background does not suit the input `x` (arrays `[B, ...]`)."""
+    checks.same_names("a background", background, x)
+    rows, leaves = tree.flatten(background), tree.flatten(x)
+    received = [np.shape(row) for row in rows]
+    if [shape[1:] for shape in received] != [leaf.shape[1:] for leaf in leaves] or any(
+        shape[0] != received[0][0] or shape[0] == 0 for shape in received
+    ):
+        expected = ", ".join(str(("N", *leaf.shape[1:])) for leaf in leaves).replace("'", "")
+        raise ValueError(
+            f"Expected a background of shape {expected}, N rows like the input's. "
+            f"Received: {', '.join(map(str, received))}."
+        )
+    for row in rows:
+        check_finite(row, "`background`")
+
+
+def size(background: Nest) -> int:
+    """The number of rows."""
+    return len(tree.flatten(background)[0])
+
+
+def rows(background: Nest, x: Nest, position: Tensor) -> Nest:
+    """Some rows, of the nest and dtypes of `x`."""
+    found = [
+        ops.cast(ops.take(rows, position, axis=0), leaf.dtype)
+        for rows, leaf in zip(tree.flatten(background), tree.flatten(x), strict=True)
+    ]
+    return tree.pack_sequence_as(x, found)

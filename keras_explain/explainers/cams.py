@@ -1,0 +1,345 @@
+"""Class activation maps: CAM, Grad-CAM and its kin. What differs is how channels are weighted."""
+
+import abc
+import math
+from typing import Any
+
+from keras import ops
+
+from keras_explain import backend
+from keras_explain.core.explainer import Explainer
+from keras_explain.core.operations import AFFINE, ALIASES, MIXING, ROUTING, WEIGHTED
+from keras_explain.core.probe import Features, Probe
+
+Tensor = Any
+
+
+class _CAM(Explainer, abc.ABC):
+    """The channels of a layer's output A, weighted and summed: `map = sum_k w_k A_k`.
+
+    The map `[B, h, w]` at the layer's resolution is in `extras["map"]`; `values` `[B, H, W]` is its
+    bilinear upsampling to the input's size. Series and volumes work alike.
+
+    Args:
+        layer: The layer whose output is weighted: the layer, its name, or a path into nested
+            models (`"backbone/conv_last"`). By default the last one whose output has a spatial
+            extent above 1.
+        reshape: For transformers: the grid of a layer of tokens `[B, T, C]`, such as `(14, 14)`,
+            which its last 14 * 14 tokens fill row by row (class tokens stand in front), or a
+            function that arranges tokens `[B, T, C]` as `[B, h, w, C]`; it is applied to the output
+            and to its gradient. With it, `layer` is by default the last one of tokens; where the
+            score is read from a class token, the last one before the last attention.
+        relu: Whether what speaks against the score is cut off.
+    """
+
+    layer: Any = None
+    reshape: Any = None
+    relu: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        grid = self.reshape
+        if grid is None or callable(grid):
+            return
+        if not isinstance(grid, tuple) or not grid or not all(map(_is_length, grid)):
+            raise ValueError(
+                "Expected `reshape` to be a grid of whole numbers, such as (14, 14), or a function "
+                f"of tokens [B, T, C] to [B, h, w, C]. Received: reshape={grid!r}."
+            )
+
+    @abc.abstractmethod
+    def weights(self, features: Features) -> Tensor:
+        """What the activation `[n, h, w, K]` is multiplied by, of a shape that broadcasts to it."""
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        arrange = None if self.reshape is None else self._arrange
+        features = probe.at(self.layer, x, target, arrange)
+        cam = ops.sum(self.weights(features) * features.activation, axis=-1)
+        return ops.relu(cam) if self.relu else cam
+
+    def finish(self, probe: Probe, total: Any, x: Any) -> Any:
+        return probe.upsample(total)
+
+    def extras(self, total: Any) -> dict[str, Any]:
+        return {"map": total}
+
+    def _arrange(self, tokens: Tensor, path: str) -> Tensor:
+        """Tokens `[n, T, C]` of the layer `path` as a grid `[n, h, w, C]`."""
+        count, channels = tokens.shape[1:]
+        if callable(self.reshape):
+            grid = ops.convert_to_tensor(self.reshape(tokens))
+            _check_grid(tuple(grid.shape[1:]), count, channels, path)
+            return grid
+        size = math.prod(self.reshape)
+        if not size <= count <= size + max(self.reshape):
+            grid = " x ".join(map(str, self.reshape))
+            raise ValueError(
+                f"Expected layer {path!r} to have the {grid} = {size} tokens of `reshape`, and a "
+                f"few class tokens at most. Received: {count} tokens. Give the grid of the layer's "
+                "tokens, or a function that arranges them."
+            )
+        return ops.reshape(tokens[:, count - size :], (-1, *self.reshape, channels))
+
+
+class CAM(_CAM):
+    """Where a layer's features speak for the class, where the score is linear in their average.
+
+    `S_c = sum_k w_k mean(A_k) + b`, `map = sum_k w_k A_k`
+
+    For models that end in global average pooling and a linear layer, whose own weights `w_k` are.
+    The map is signed, and its mean is the score without the bias.
+
+    Args:
+        layer: The layer that is averaged. By default the last one whose output has a spatial
+            extent above 1.
+        reshape: As in `GradCAM`.
+        relu: Whether what speaks against the score is cut off.
+
+    Raises:
+        ValueError: Something else than averaging and linear layers leads to the score.
+
+    Reference:
+        - [Zhou et al., 2016](https://arxiv.org/abs/1512.04150), equation 2
+    """
+
+    relu: bool = False
+
+    def weights(self, features: Features) -> Tensor:
+        _check_is_linear_in_the_average(features)
+        gradient = features.gradient  # w_k over the number of positions, at each of them
+        count = math.prod(features.call.output.shape[1:]) // gradient.shape[-1]
+        return count * ops.mean(gradient, axis=_positions(gradient), keepdims=True)
+
+
+class GradCAM(_CAM):
+    """Where in the picture a layer's features speak for the class.
+
+    `a_k = mean over positions of dS_c / dA_k`, `map = ReLU(sum_k a_k A_k)`
+
+    The map `[B, h, w]` at the layer's resolution is in `extras["map"]`; `values` `[B, H, W]` is its
+    bilinear upsampling to the input's size. Series and volumes work alike.
+
+    Args:
+        layer: The layer whose output A is weighted: the layer, its name, or a path into nested
+            models (`"backbone/conv_last"`). By default the last one whose output has a spatial
+            extent above 1.
+        reshape: For transformers: the grid of a layer of tokens `[B, T, C]`, such as `(14, 14)`,
+            which its last 14 * 14 tokens fill row by row (class tokens stand in front), or a
+            function that arranges tokens `[B, T, C]` as `[B, h, w, C]`; it is applied to the output
+            and to its gradient. With it, `layer` is by default the last one of tokens; where the
+            score is read from a class token, the last one before the last attention.
+        relu: Whether what speaks against the score is cut off.
+
+    Reference:
+        - [Selvaraju et al., 2017](https://arxiv.org/abs/1610.02391), equations 1 and 2
+    """
+
+    def weights(self, features: Features) -> Tensor:
+        return ops.mean(features.gradient, axis=_positions(features.gradient), keepdims=True)
+
+
+class GradCAMPlusPlus(_CAM):
+    """Grad-CAM with weights that count each place of an object alike, however large it is.
+
+    `w_k = sum over positions of a_k ReLU(g_k)`, `a_k = g_k^2 / (2 g_k^2 + g_k^3 sum(A_k))`,
+    `map = ReLU(sum_k w_k A_k)`, with `g_k = dS_c / dA_k`
+
+    This is the paper's closed form, for `exp(S_c)` and networks of ReLUs. The factor `exp(S_c)`,
+    which all weights share, is left out: maps are finite for any score, and differ from the paper's
+    by it. It supposes features of 0 or more; where a layer has others, `sum(A_k)` counts the
+    positive ones, so that no denominator is near 0.
+
+    Args:
+        layer: As in `GradCAM`.
+        reshape: As in `GradCAM`.
+        relu: Whether what speaks against the score is cut off.
+
+    Reference:
+        - [Chattopadhay et al., 2018](https://arxiv.org/abs/1710.11063), equations 5 and 19
+    """
+
+    def weights(self, features: Features) -> Tensor:
+        a, g = features.activation, ops.relu(features.gradient)
+        total = ops.sum(ops.relu(a), axis=_positions(a), keepdims=True)
+        return ops.sum(g / (2 + g * total), axis=_positions(a), keepdims=True)
+
+
+class HiResCAM(_CAM):
+    """Where a layer's features are used for the class: the gradient is not averaged.
+
+    `map = sum_k dS_c / dA_k * A_k`, signed
+
+    Where one linear layer leads from A to the score, the map sums to the score without the bias.
+
+    Args:
+        layer: As in `GradCAM`.
+        reshape: As in `GradCAM`.
+        relu: Whether what speaks against the score is cut off.
+
+    Reference:
+        - [Draelos and Carin, 2020](https://arxiv.org/abs/2011.08891), section 3
+    """
+
+    relu: bool = False
+
+    def weights(self, features: Features) -> Tensor:
+        return features.gradient
+
+
+class XGradCAM(_CAM):
+    """Grad-CAM whose weights average the gradient by how strong the feature is at each place.
+
+    `w_k = sum over positions of A_k / sum(A_k) * dS_c / dA_k`, `map = sum_k w_k A_k`, signed
+
+    Where one linear layer leads from A to the score, the map sums to the score without the bias. A
+    channel whose `sum(A_k)` is 0, or within rounding of it, gets no weight.
+
+    Args:
+        layer: As in `GradCAM`.
+        reshape: As in `GradCAM`.
+        relu: Whether what speaks against the score is cut off.
+
+    Reference:
+        - [Fu et al., 2020](https://arxiv.org/abs/2008.02312), section 3
+    """
+
+    relu: bool = False
+
+    def weights(self, features: Features) -> Tensor:
+        a, axes = features.activation, _positions(features.activation)
+        total = ops.sum(a, axis=axes, keepdims=True)
+        counts = ops.abs(total) > 1e-6 * ops.sum(ops.abs(a), axis=axes, keepdims=True)
+        weighted = ops.sum(a * features.gradient, axis=axes, keepdims=True)
+        return ops.where(counts, weighted / ops.where(counts, total, 1.0), 0.0)
+
+
+class LayerCAM(_CAM):
+    """Grad-CAM that weighs each place by its own positive gradient; also for early layers.
+
+    `map = ReLU(sum_k ReLU(dS_c / dA_k) * A_k)`
+
+    Args:
+        layer: As in `GradCAM`.
+        reshape: As in `GradCAM`.
+        relu: Whether what speaks against the score is cut off.
+
+    Reference:
+        - [Jiang et al., 2021](https://doi.org/10.1109/TIP.2021.3089943), equations 6 to 8
+    """
+
+    def weights(self, features: Features) -> Tensor:
+        return ops.relu(features.gradient)
+
+
+class EigenCAM(_CAM):
+    """What most of a layer's output has in common: its first principal component.
+
+    `A = U S V^T` with positions as rows and channels as columns, `map = A v_1`
+
+    It looks at no score and no gradient, and is the same for every class. The sign of `v_1`, which
+    is free, is chosen so that the map's sum is not negative. A is not centred, as in the paper.
+
+    Args:
+        layer: As in `GradCAM`.
+        reshape: As in `GradCAM`.
+        relu: Whether negative values are cut off.
+
+    Reference:
+        - [Muhammad and Yeasin, 2020](https://arxiv.org/abs/2008.00299), section III
+    """
+
+    relu: bool = False
+
+    def weights(self, features: Features) -> Tensor:
+        activation = features.activation
+        *spatial, channels = activation.shape[1:]
+        a = ops.reshape(activation, (-1, math.prod(spatial), channels))  # [n, P, K]
+        largest = ops.max(ops.abs(a), axis=(1, 2), keepdims=True)
+        a = a / ops.where(largest > 0, largest, 1.0)  # its squares are neither 0 nor infinite
+        v = _first_direction(a)
+        v = ops.where(ops.sum(ops.matmul(a, v), axis=1, keepdims=True) < 0, -v, v)
+        return ops.reshape(v, (-1, *(1 for _ in spatial), channels))
+
+
+def _first_direction(a: Tensor) -> Tensor:
+    """The first right singular vector `[n, K, 1]` of `[n, P, K]`, by the smaller Gram matrix."""
+    transposed = ops.swapaxes(a, 1, 2)
+    if a.shape[1] > a.shape[2]:
+        return ops.eigh(ops.matmul(transposed, a))[1][..., -1:]
+    u = ops.eigh(ops.matmul(a, transposed))[1][..., -1:]
+    v = ops.matmul(transposed, u)
+    length = ops.sqrt(ops.sum(v * v, axis=1, keepdims=True))
+    return v / ops.where(length > 0, length, 1.0)
+
+
+def _positions(features: Tensor) -> tuple[int, ...]:
+    """The axes between that of the samples and that of the channels."""
+    return tuple(range(1, len(features.shape) - 1))
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _check_grid(shape: tuple[Any, ...], count: int, channels: int, path: str) -> None:
+    fixed = len(shape) > 1 and None not in shape
+    if not (fixed and shape[-1] == channels and 1 < math.prod(shape[:-1]) <= count):
+        received = ", ".join(map(str, ("B", *shape)))
+        raise ValueError(
+            f"Expected `reshape` to arrange the tokens [B, {count}, {channels}] of layer {path!r} "
+            f"as [B, h, w, {channels}], with fixed h and w. Received: [{received}]."
+        )
+
+
+# Whether a score is linear in an average, by the operations of the graph
+
+_PRODUCTS = frozenset(WEIGHTED) | {"Mul"}
+_LINEAR = (
+    ALIASES - {"StopGradient", "PreventGradient"}
+    | (AFFINE - {"RealDiv"} | MIXING | ROUTING | _PRODUCTS)
+    | {"Cast", "Select", "SelectV2"}
+)
+
+
+def _check_is_linear_in_the_average(features: Features) -> None:
+    """Raises a `ValueError` unless the score is an affine function of the output's average."""
+    averaged = {id(features.call.output): False}  # by the id of a tensor, whether it was averaged
+    for op in backend.operations_between(features.scores, features.call.output):
+        given = [averaged[id(t)] for t in op.inputs if id(t) in averaged]
+        averages = not any(given) and _averages(op, features)
+        linear = averages or (all(given) and _is_linear(op, len(given), averaged))
+        if not linear and (any(given) or op.type not in ("Identity", "Cast")):
+            _raise_not_linear(features, f"operation {op.type!r} ({op.name!r}) between them")
+        averaged |= {id(t): linear for t in op.outputs}
+    if not averaged.get(id(features.scores)):
+        _raise_not_linear(features, "nothing that averages it between them")
+
+
+def _averages(op: Any, features: Features) -> bool:
+    """Whether an operation averages the output over all its positions."""
+    shape = features.call.output.shape
+    first = 2 if features.channels_first else 1
+    positions = set(range(first, len(shape) - 2 + first))
+    if op.type == "Mean":
+        axes = backend.constant(op.inputs[1])
+        return axes is not None and {int(i) % len(shape) for i in axes.flat} == positions
+    if op.type not in ("AvgPool", "AvgPool3D"):
+        return False
+    window = [shape[i] if i in positions else 1 for i in range(len(shape))]
+    whole = all(op.outputs[0].shape[i] == 1 for i in positions)
+    return whole and list(op.get_attr("ksize")) == window
+
+
+def _is_linear(op: Any, given: int, averaged: dict[int, bool]) -> bool:
+    if op.type == "RealDiv":
+        return given == 1 and id(op.inputs[0]) in averaged
+    return op.type in _LINEAR and (op.type not in _PRODUCTS or given == 1)
+
+
+def _raise_not_linear(features: Features, received: str) -> None:
+    raise ValueError(
+        f"Expected a score that is linear in the global average of layer {features.call.path!r}, "
+        "as behind GlobalAveragePooling2D and Dense. "
+        f"Received: {received}. Use GradCAM, which explains any model: behind a global average its "
+        "map is this one's positive part, over the number of positions."
+    )

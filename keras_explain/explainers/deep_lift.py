@@ -1,0 +1,252 @@
+"""DeepLIFT and DeepSHAP."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from keras import ops, tree
+
+from keras_explain import backend
+from keras_explain.core import background, baselines
+from keras_explain.core.computation import Call, Computation, Step
+from keras_explain.core.explainer import Attribution
+from keras_explain.core.operations import ELEMENTWISE, MAXIMA, PRODUCTS
+from keras_explain.core.probe import Probe
+from keras_explain.core.reductions import Mean
+from keras_explain.core.rules import is_recurrent, matches, no_rule, selectors, warn_of_one_step
+
+Tensor = Any
+Nest = Any
+
+
+class _Rescale:
+    """Multipliers of the steps between two runs of a model: on x, and on a reference.
+
+    Each returns, for the multipliers `m` of a step's output, those of its inputs, so that over all
+    entries `sum m_in * (x_in - r_in) = sum m_out * (x_out - r_out)`.
+    """
+
+    def __init__(self, computation: Computation, reference: Computation) -> None:
+        self._reference = computation.twins(reference)
+
+    def at_reference(self, tensor: Tensor) -> Tensor:
+        """What a tensor of the run on x is in the run on the reference."""
+        return self._reference.get(id(tensor), tensor)
+
+    def change(self, tensor: Tensor) -> Tensor:
+        """The difference of a tensor from its reference."""
+        return tensor - self.at_reference(tensor)
+
+    def __call__(self, step: Step, upstream: list[Tensor]) -> list[Tensor]:
+        rule = self._rule(step)
+        return step.pull(upstream) if rule is None else rule(step, upstream[0])
+
+    def _rule(self, step: Step) -> Callable[[Step, Tensor], list[Tensor]] | None:
+        """The rule of a step; None where it is linear."""
+        if step.type == "Layer":
+            warn_of_one_step(step)
+        if step.type == "Layer" or (step.is_linear and step.is_continuous):
+            return None
+        one_number = step.type in ELEMENTWISE and len(step.inputs) == 1
+        if step.type == "Function" or (one_number and step.keeps_shape and step.is_continuous):
+            return self._function
+        if step.type in _OF_TYPE and step.is_continuous:
+            return getattr(self, _OF_TYPE[step.type])
+        raise no_rule("DeepLIFT", step, 'DeepLIFT(opaque=("{layer}",))')
+
+    def _function(self, step: Step, m: Tensor) -> list[Tensor]:
+        """Of a function of one number: its slope between reference and x."""
+        x, dx, dy = step.inputs[0], self.change(step.inputs[0]), self.change(step.outputs[0])
+        slope = step.pull([ops.ones_like(step.outputs[0])])[0]
+        slope = 0.0 if slope is None else slope
+        tiny = ops.abs(dx) <= 1e-5 * (ops.abs(x) + ops.abs(self.at_reference(x)))
+        return [m * ops.where(tiny, slope, dy / ops.where(tiny, 1.0, dx))]
+
+    def _product(self, step: Step, m: Tensor) -> list[Tensor]:
+        """Of a product: the mean of the other factor."""
+        return step.replay([self._middle(t) for t in step.inputs]).pull([m])
+
+    def _quotient(self, step: Step, m: Tensor) -> list[Tensor]:
+        """Of a / b: that of the product of a and 1 / b."""
+        a, b = step.op.inputs
+        r = self.at_reference(b)
+        product = ops.multiply(self._middle(a), (1 / b + 1 / r) / 2)
+        m_a, m_inverse = backend.pull(product.op, [m])
+        return [(m_a, -m_inverse / (b * r))[i] for i in step.positions or ()]
+
+    def _squared_difference(self, step: Step, m: Tensor) -> list[Tensor]:
+        a, b = step.op.inputs
+        d = ops.subtract(a, b)
+        back = backend.pull(d.op, [m * (d + self.at_reference(a) - self.at_reference(b))])
+        return [back[i] for i in step.positions or ()]
+
+    def _maximum(self, step: Step, m: Tensor) -> list[Tensor]:
+        """Of a maximum: its rise is due to the largest of x, its fall to that of the reference."""
+        sign = -1.0 if step.type.startswith("Min") else 1.0
+        dy = self.change(step.outputs[0])
+        rises = sign * dy > 0
+        at_r = step.replay([self._reference_like(t) for t in step.inputs])
+        shares = zip(
+            step.inputs,
+            step.pull([ops.where(rises, m * dy, 0.0)]),
+            at_r.pull([ops.where(rises, 0.0, m * dy)]),
+            strict=True,
+        )
+        return [_divided(a + b, self.change(x)) for x, a, b in shares]
+
+    def _softmax(self, step: Step, m: Tensor) -> list[Tensor]:
+        """Of `e / sum e`, `e = exp(x - max x)`, by the rules of its parts."""
+        x = step.inputs[0]
+        u, u_r = (z - ops.max(z, axis=-1, keepdims=True) for z in (x, self.at_reference(x)))
+        e, e_r = ops.exp(u), ops.exp(u_r)
+        s, s_r = (ops.sum(v, axis=-1, keepdims=True) for v in (e, e_r))
+        if step.type == "Softmax":
+            through_sum = ops.sum(m * (e + e_r) / 2, axis=-1, keepdims=True) / (s * s_r)
+            m_e = m * (1 / s + 1 / s_r) / 2 - through_sum
+            m_u = m_e * _slope(e - e_r, u - u_r, e)
+        else:
+            m_log = -ops.sum(m, axis=-1, keepdims=True)
+            m_u = m + m_log * _slope(ops.log(s / s_r), s - s_r, 1 / s) * _slope(e - e_r, u - u_r, e)
+        return [m_u - self._through_max(x, ops.sum(m_u, axis=-1, keepdims=True))]
+
+    def _through_max(self, x: Tensor, m: Tensor) -> Tensor:
+        r = self._reference_like(x)
+        y, y_r = (ops.max(z, axis=-1, keepdims=True) for z in (x, r))
+        first = [
+            ops.one_hot(ops.argmax(z, axis=-1), x.shape[-1], dtype=x.dtype) for z in (x, r)
+        ]
+        share = m * (y - y_r) * ops.where(y > y_r, *first)
+        return _divided(share, x - r)
+
+    def _middle(self, tensor: Tensor) -> Tensor:
+        return (tensor + self.at_reference(tensor)) / 2
+
+    def _reference_like(self, tensor: Tensor) -> Tensor:
+        return ops.broadcast_to(self.at_reference(tensor), ops.shape(tensor))
+
+
+_OF_TYPE = {
+    **dict.fromkeys(PRODUCTS, "_product"),
+    **dict.fromkeys(MAXIMA, "_maximum"),
+    **dict.fromkeys(("RealDiv", "Div"), "_quotient"),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), "_softmax"),
+    "SquaredDifference": "_squared_difference",
+}
+
+
+def _divided(a: Tensor, b: Tensor) -> Tensor:
+    """`a / b`, and 0 where b is 0."""
+    return ops.where(b == 0, 0.0, a / ops.where(b == 0, 1.0, b))
+
+
+def _slope(dy: Tensor, dx: Tensor, derivative: Tensor) -> Tensor:
+    """`dy / dx`, and the derivative where dx vanishes."""
+    tiny = ops.abs(dx) <= 1e-5
+    return ops.where(tiny, derivative, dy / ops.where(tiny, 1.0, dx))
+
+
+class DeepLIFT(Attribution):
+    """Shares of the score's change from a reference, by one pass back through the model.
+
+    `values = m * (x - x')`, where the multipliers m go back from the score by the chain rule:
+    through a linear layer as the gradient does, through a nonlinearity f as its slope
+    `(f(z) - f(z')) / (z - z')`. Products, maxima and softmax have rules of their own, so the values
+    sum to `S_c(x) - S_c(x')` on any architecture; by how much they fail to, in float32, is in
+    `extras["convergence_delta"]` `[B]`, and `S_c(x')` in `extras["base_values"]` `[B]`.
+
+    Args:
+        layer: The layer whose output is explained in place of the input.
+        baseline: The reference x', as in `IntegratedGradients`.
+        rule: `"rescale"`, or `"reveal_cancel"`, which treats the positive and the negative part of
+            what enters a nonlinearity apart, and so sees what cancels out.
+        opaque: Layers that are taken as one step each, by their gradient, because an operation in
+            them has no rule: classes, names of classes, or patterns of layer paths as in `fnmatch`.
+            Their part of the values sums up only approximately. Recurrent layers always are.
+
+    Raises:
+        ValueError: An operation that depends on the input has no rule.
+
+    Reference:
+        - [Shrikumar et al., 2017](https://arxiv.org/abs/1704.02685), sections 3.2 to 3.5
+    """
+
+    baseline: Any = 0.0
+    rule: Literal["rescale", "reveal_cancel"] = "rescale"
+    opaque: Any = ()
+
+    measured_from: ClassVar[Literal["own reference"]] = "own reference"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "opaque", selectors(self.opaque))
+        if self.rule not in _RULES:
+            raise ValueError(f"Expected a rule of {tuple(_RULES)}. Received: rule={self.rule!r}.")
+
+    def check(self, x: Any) -> None:
+        baselines.check(self.baseline, x)
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        start = self.references(probe.inputs, probe.row, {})
+        if probe.takes_any_rows and baselines.is_shared(self.baseline, probe.inputs):
+            start = tree.map_structure(lambda leaf: leaf[:1], start)
+        return _contributions(self, probe, x, probe.point(start), target)
+
+    def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
+        return baselines.apply(self.baseline, x, row)
+
+
+class DeepSHAP(Attribution):
+    """DeepLIFT in expectation over a background: approximate Shapley values.
+
+    `values = mean over x' of DeepLIFT(x, x')`, x' the rows of the background. They sum to the score
+    less the mean score of the background, which is in `extras["base_values"]` `[B]`; what is
+    missing is in `extras["convergence_delta"]` `[B]`.
+
+    Args:
+        layer: The layer whose output is explained in place of the input.
+        background: Rows `[N, ...]` that stand for "a feature is not known", of the input's nest.
+        opaque: As in `DeepLIFT`.
+
+    Reference:
+        - [Lundberg and Lee, 2017](https://arxiv.org/abs/1705.07874), section 4.2
+    """
+
+    background: Any
+    opaque: Any = ()
+
+    reduce = Mean()
+    measured_from: ClassVar[Literal["shared references"]] = "shared references"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "opaque", selectors(self.opaque))
+
+    def check(self, x: Any) -> None:
+        background.check(self.background, x)
+
+    def passes(self, seed: int) -> dict[str, Any]:
+        return {"reference": np.arange(background.size(self.background), dtype=np.int32)}
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        start = probe.point(background.rows(self.background, probe.inputs, pass_["reference"]))
+        return _contributions(self, probe, x, start, target)
+
+    def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
+        return background.rows(self.background, x, passes["reference"])
+
+
+_RULES = {"rescale": _Rescale}
+
+
+def _contributions(
+    method: DeepLIFT | DeepSHAP, probe: Probe, x: Nest, start: Nest, target: Tensor
+) -> Nest:
+    def opaque(call: Call) -> bool:
+        return is_recurrent(call) or matches(method.opaque, call)
+
+    computation = probe.computation(x, target, opaque=opaque)
+    reference = probe.computation(start, target, opaque=opaque)
+    rule = _RULES[getattr(method, "rule", "rescale")](computation, reference)
+    multipliers = computation.backward(ops.ones_like(computation.result), rule)
+    leaves = zip(multipliers, tree.flatten(x), tree.flatten(start), strict=True)
+    return tree.pack_sequence_as(x, [m * (a - b) for m, a, b in leaves])

@@ -1,0 +1,114 @@
+"""Guided backpropagation, the deconvolutional network, and Guided Grad-CAM."""
+
+import abc
+from typing import Any
+
+from keras import ops, tree
+
+from keras_explain.core.computation import Computation, Step
+from keras_explain.core.explainer import Attribution, Explainer
+from keras_explain.core.probe import Probe
+from keras_explain.explainers.cams import GradCAM
+
+Tensor = Any
+RELUS = ("Relu", "Relu6")
+
+
+class _Backpropagation(Attribution, abc.ABC):
+    """A gradient that is taken by a rule of its own at every ReLU."""
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        return tree.pack_sequence_as(x, self.backward(probe.computation(x, target, by_value=False)))
+
+    def backward(self, computation: Computation) -> list[Tensor]:
+        """The gradient by each of the computation's sources."""
+        return computation.backward(ops.ones_like(computation.result), self._back)
+
+    def _back(self, step: Step, upstream: list[Tensor]) -> list[Tensor]:
+        if step.type in RELUS:
+            return [self._through_relu(step, upstream[0])]
+        return step.pull(upstream)
+
+    @abc.abstractmethod
+    def _through_relu(self, step: Step, upstream: Tensor) -> Tensor:
+        """What goes back through a ReLU."""
+
+
+class GuidedBackprop(_Backpropagation):
+    """The gradient of the score, of which only what is positive goes back through each ReLU.
+
+    `R_in = ReLU(R_out) * 1[z > 0]` at each ReLU (for ReLU6: `0 < z < 6`), the gradient elsewhere.
+
+    Args:
+        layer: The layer whose output is explained in place of the input.
+
+    Reference:
+        - [Springenberg et al., 2015](https://arxiv.org/abs/1412.6806), section 3.4
+    """
+
+    def _through_relu(self, step: Step, upstream: Tensor) -> Tensor:
+        return step.pull([ops.relu(upstream)])[0]
+
+
+class Deconvnet(_Backpropagation):
+    """The gradient of the score with each ReLU applied to what goes back instead.
+
+    `R_in = ReLU(R_out)` at each ReLU, the gradient elsewhere.
+
+    Args:
+        layer: The layer whose output is explained in place of the input.
+
+    Reference:
+        - [Zeiler and Fergus, 2014](https://arxiv.org/abs/1311.2901), section 2.1
+    """
+
+    def _through_relu(self, step: Step, upstream: Tensor) -> Tensor:
+        return ops.relu(upstream)
+
+
+class GuidedGradCAM(Explainer):
+    """Guided backpropagation where Grad-CAM finds the class: their product.
+
+    `values = GuidedBackprop * GradCAM`, of the input's shape: the map is upsampled to the input's
+    size and multiplies every channel. It is in `extras["map"]` at its own resolution.
+
+    Args:
+        layer: The layer of Grad-CAM. By default the last one whose output has a spatial extent
+            above 1.
+        reshape: As in `GradCAM`.
+
+    Reference:
+        - [Selvaraju et al., 2017](https://arxiv.org/abs/1610.02391), section 3.2
+    """
+
+    layer: Any = None
+    reshape: Any = None
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        computation = probe.computation(x, target, by_value=False)
+        guided = tree.pack_sequence_as(x, GuidedBackprop().backward(computation))
+        point = tree.pack_sequence_as(x, computation.sources)
+        return {"guided": guided, "map": self._cam.step(probe, point, target, {})}
+
+    def finish(self, probe: Probe, total: Any, x: Any) -> Any:
+        cam = self._cam.finish(probe, total["map"], x)
+        return tree.map_structure(lambda g: g * _over_channels(cam, g), total["guided"])
+
+    def extras(self, total: Any) -> dict[str, Any]:
+        return {"map": total["map"]}
+
+    @property
+    def _cam(self) -> GradCAM:
+        return GradCAM(layer=self.layer, reshape=self.reshape)
+
+
+def _over_channels(cam: Tensor, leaf: Tensor) -> Tensor:
+    """A map `[n, H, W]` that multiplies an input `[n, H, W, C]`, `[n, C, H, W]` or `[n, H, W]`."""
+    size, shape = cam.shape[1:], leaf.shape[1:]
+    for axis, spatial in ((None, shape), (-1, shape[:-1]), (1, shape[1:])):
+        if spatial == size:
+            return cam if axis is None else ops.expand_dims(cam, axis)
+    raise ValueError(
+        f"Expected inputs of the map's size {tuple(size)}. Received: an input of shape "
+        f"{tuple(shape)} a sample. Use GuidedBackprop for a model with inputs of several kinds."
+    )

@@ -1,0 +1,121 @@
+"""Layer conductance and internal influence: what a layer does for a score, along an input path."""
+
+import abc
+from typing import Any, Literal
+
+import numpy as np
+from keras import ops, tree
+
+from keras_explain.core import baselines, checks
+from keras_explain.core.explainer import Explainer
+from keras_explain.core.probe import Probe, between, per_row
+
+
+def pieces(steps: int) -> dict[str, np.ndarray]:
+    """The Gauss-Legendre nodes of [0, 1], each with the ends of the piece that it stands for.
+
+    The pieces are as long as the weights. The sum of `f(node) (g(end) - g(begin))` is the integral
+    of `f dg`, exactly where f is constant, and where g is linear and f of degree `2 steps - 1`.
+
+    Args:
+        steps: The number of nodes.
+
+    Returns:
+        `"node"`, `"begin"`, `"end"` and `"weight"`, float32 `[steps]`.
+    """
+    node, weight = np.polynomial.legendre.leggauss(steps)
+    edges = np.concatenate([[0.0], np.cumsum(weight / 2)[:-1], [1.0]])
+    found = {"node": (node + 1) / 2, "begin": edges[:-1], "end": edges[1:], "weight": weight / 2}
+    return {name: values.astype(np.float32) for name, values in found.items()}
+
+
+class _AlongThePath(Explainer, abc.ABC):
+    """What the two share: the straight line of inputs from a baseline."""
+
+    layer: Any
+    steps: int = 50
+    baseline: Any = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.count("steps", self.steps)
+
+    def check(self, x: Any) -> None:
+        baselines.check(self.baseline, x)
+
+    def passes(self, seed: int) -> dict[str, Any]:
+        return pieces(self.steps)
+
+    def finish(self, probe: Probe, total: Any, x: Any) -> Any:
+        """The total, with an axis of one to be summed where the probe sums over embeddings."""
+
+        def kept(leaf: Any, collapsed: Any) -> Any:
+            return leaf if len(leaf.shape) == len(collapsed.shape) else leaf[..., None]
+
+        return tree.map_structure(kept, total, probe.collapse(total))
+
+    def _start(self, probe: Probe) -> Any:
+        return probe.point(baselines.apply(self.baseline, probe.inputs, probe.row))
+
+
+class LayerConductance(_AlongThePath):
+    """How much of the change from a baseline x' to the input x flows through each unit of a layer.
+
+    `values_j = integral over a in [0, 1] of dS_c / dy_j * dy_j / da da`, at `x' + a (x - x')`
+
+    y is the layer's output, whose shape the values have, `[B, ...]`; a layer that is called more
+    than once gives a list. The integral is a sum over pieces of the line: the gradient at a
+    Gauss-Legendre node times the change of y over the piece, which needs no derivative of y.
+
+    Where every way from the input to the score leads through the layer (once), the values sum to
+    `S_c(x) - S_c(x')`. What they miss of it is in `extras["convergence_delta"]` `[B]`, and `S_c(x')`
+    in `extras["base_values"]` `[B]`.
+
+    Args:
+        layer: The layer, its name, or a path into nested models (`"backbone/conv_last"`).
+        steps: The number of pieces.
+        baseline: As in `IntegratedGradients`.
+
+    Reference:
+        - [Dhamdhere et al., 2018](https://arxiv.org/abs/1805.12233), equation 2
+    """
+
+    @property
+    def measured_from(self) -> Literal["own reference"] | None:
+        return "own reference"
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        start = self._start(probe)
+        gradient = probe.inside(self.layer, between(start, x, pass_["node"]), target)[1]
+        before = probe.output_of(self.layer, between(start, x, pass_["begin"]))
+        after = probe.output_of(self.layer, between(start, x, pass_["end"]))
+        return tree.map_structure(lambda g, a, b: g * (b - a), gradient, before, after)
+
+    def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
+        return baselines.apply(self.baseline, x, row)
+
+
+class InternalInfluence(_AlongThePath):
+    """How strongly the score reacts to each unit of a layer, on the way from a baseline to x.
+
+    `values_j = integral over a in [0, 1] of dS_c / dy_j da`, at `x' + a (x - x')`
+
+    y is the layer's output, whose shape the values have, `[B, ...]`; a layer that is called more
+    than once gives a list. The integral is a Gauss-Legendre sum.
+
+    Args:
+        layer: The layer, its name, or a path into nested models (`"backbone/conv_last"`).
+        steps: The number of points on the line.
+        baseline: As in `IntegratedGradients`.
+
+    Reference:
+        - [Leino et al., 2018](https://arxiv.org/abs/1802.03788), definition 1, with the inputs of
+          the line spread evenly as distribution of interest
+    """
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        point = between(self._start(probe), x, pass_["node"])
+        gradient = probe.inside(self.layer, point, target)[1]
+        return tree.map_structure(
+            lambda g: ops.multiply(g, per_row(pass_["weight"], g)), gradient
+        )

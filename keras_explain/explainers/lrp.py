@@ -1,0 +1,278 @@
+"""Layer-wise relevance propagation, and Deep Taylor decomposition."""
+
+import abc
+from collections import defaultdict
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_explain.core import chunks, inputs, rules
+from keras_explain.core.computation import Affine, Call, Computation, Step
+from keras_explain.core.explainer import Attribution, Explainer
+from keras_explain.core.operations import (
+    AFFINE,
+    ALIASES,
+    ELEMENTWISE,
+    MAXIMA,
+    PRODUCTS,
+    ROUTING,
+)
+from keras_explain.core.probe import OpenModel, Probe
+from keras_explain.core.rules import Composite
+from keras_explain.core.targets import as_target
+
+Tensor = Any
+HELD = ("Rsqrt",)
+"""Operations whose results are held constant: the deviations of normalization layers."""
+
+
+class _Relevance(Attribution, abc.ABC):
+    """Relevance that goes back from the score, layer by layer."""
+
+    @property
+    @abc.abstractmethod
+    def composite(self) -> Composite:
+        """Which layer takes which rule."""
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        computation, rule = self.computation(probe, x, target)
+        relevance = computation.backward(computation.result, rule)
+        score = computation.result[:, 0]
+        lost = score - sum(_per_sample(r, ops.shape(score)[0]) for r in relevance)
+        return {"values": tree.pack_sequence_as(x, relevance), "residual": lost}
+
+    def finish(self, probe: Probe, total: Any, x: Any) -> Any:
+        return total["values"]
+
+    def extras(self, total: Any) -> dict[str, Any]:
+        return {"residual": total["residual"]}
+
+    def residuals(
+        self,
+        model: keras.Model,
+        x: Any,
+        target: Any = None,
+        *,
+        batch_size: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The relevance that each layer loses (or, where negative, makes), `[B]` by layer path.
+
+        They sum to `extras["residual"]`. Layers that lose nothing are listed too; what is lost
+        outside of any layer is under `""`.
+
+        Args:
+            model: Any built Keras model.
+            x: The input.
+            target: As for the explainer itself.
+            batch_size: As for the explainer itself.
+        """
+        x = inputs.checked(model, x)
+        opened = OpenModel.of(model)
+        work = _Residuals(explainer=self)
+        lost = chunks.run(work, opened, x, as_target(target), batch_size, 0)["values"]
+        return {path: lost[path] for path in ("", *opened.nodes) if path in lost}
+
+    def computation(self, probe: Probe, x: Any, target: Tensor) -> tuple[Computation, "_Backward"]:
+        """What leads to the score, and how relevance goes back through its steps."""
+        found = probe.computation(x, target, opaque=self._is_opaque, held=HELD)
+        return found, _Backward(self.composite, found)
+
+    def _is_opaque(self, call: Call) -> bool:
+        rule = next((rule for where, rule in self.composite if rules.matches(where, call)), None)
+        return rules.is_recurrent(call) or isinstance(rule, (rules.Pass, rules.Gradient))
+
+
+class LRP(_Relevance):
+    """Layer-wise relevance propagation: the score, handed back layer by layer to the input.
+
+    `R_i = sum_j (share of i in j) R_j`, from `R = S_c(x)` at the output; the `rules` say what the
+    shares are proportional to. The score less the sum of the values, which biases (and rules that
+    do not conserve) have taken, is in `extras["residual"]` `[B]`; `residuals` has it by layer.
+
+    A weighted sum takes its layer's rule, with its bias and a BatchNormalization that follows it
+    merged in. Elsewhere: activations pass relevance on; sums, means and BatchNormalizations that
+    follow no weighted sum share it out by `Epsilon()`; a maximum gives it to the largest; of a
+    product, a gate (a factor that is broadcast, or made by a sigmoid or softmax) gets nothing, and
+    two other factors half each; the deviation in a normalization layer is held constant; scaling
+    of the model's input passes it on.
+
+    LRP is covered by a patent claim of its authors' institutions; see whether it concerns you
+    before commercial use.
+
+    Args:
+        layer: The layer whose output is explained in place of the input.
+        rules: The name of a set of rules (`keras_explain.rules.COMPOSITES`): `"epsilon"`,
+            `"epsilon_plus"`, `"epsilon_plus_flat"`, `"epsilon_gamma_box"`, `"alpha1_beta0"`,
+            `"alpha2_beta1"`, `"epsilon_alpha2_beta1"`; or `(where, rule)` pairs, of which the first
+            that matches a layer counts, as in
+            `[("first", kx.rules.ZBox(-1, 1)), (keras.layers.Dense, kx.rules.Epsilon(0.25)),
+            ("backbone/*", kx.rules.Gamma())]`. What nothing matches takes `Epsilon()`.
+
+    Raises:
+        ValueError: An operation that depends on the input has no rule.
+
+    Reference:
+        - [Bach et al., 2015](https://doi.org/10.1371/journal.pone.0130140)
+        - [Montavon et al., 2019](https://doi.org/10.1007/978-3-030-28954-6_10), for the rule sets
+        - [Arras et al., 2017](https://arxiv.org/abs/1706.07206), for gates
+        - [Ali et al., 2022](https://arxiv.org/abs/2202.07304), for normalization and attention
+    """
+
+    rules: Any = "epsilon_plus"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = rules.composite(self.rules)
+        if not isinstance(self.rules, str):
+            object.__setattr__(self, "rules", known)
+
+    @property
+    def composite(self) -> Composite:
+        return rules.composite(self.rules)
+
+
+class DeepTaylor(_Relevance):
+    """Deep Taylor decomposition: LRP by z+ in all layers and z-box in the first.
+
+    It explains what speaks for the score: the values are 0 or more where the score is. In
+    `extras["residual"]` `[B]` is the score less the sum of the values.
+
+    Args:
+        layer: The layer whose output is explained in place of the input.
+        low: The least value that the first layer's input can have, a number or an array; None for
+            each sample's own.
+        high: The largest, likewise.
+
+    Reference:
+        - [Montavon et al., 2017](https://doi.org/10.1016/j.patcog.2016.11.008)
+    """
+
+    low: Any = None
+    high: Any = None
+
+    @property
+    def composite(self) -> Composite:
+        return (
+            (("first",), rules.ZBox(self.low, self.high)),
+            (rules.EVERYTHING, rules.ZPlus()),
+        )
+
+
+class _Residuals(Explainer):
+    """The relevance that each layer loses, by its path."""
+
+    explainer: Any
+
+    @property
+    def explained_layer(self) -> str | None:
+        return self.explainer.explained_layer
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        computation, rule = self.explainer.computation(probe, x, target)
+        rows = ops.shape(computation.result)[0]
+        lost: dict[str, Any] = defaultdict(float)
+
+        def recorded(step: Step, upstream: list[Tensor]) -> list[Tensor]:
+            back = rule(step, upstream)
+            path = step.call.path if step.call is not None else ""
+            for sign, messages in ((1, upstream), (-1, back)):
+                for message in messages:
+                    if message is not None:
+                        lost[path] += sign * _per_sample(message, computation.samples)[:rows]
+            return back
+
+        computation.backward(computation.result, recorded)
+        return dict(lost)
+
+
+class _Backward:
+    """How relevance goes back through each step of a computation."""
+
+    def __init__(self, composite: Composite, computation: Computation) -> None:
+        self._composite = composite
+        self._first, self._last = computation.ends()
+        self._raw = set(map(id, computation.sources))
+        for step in computation.steps:
+            if step.type in AFFINE | ROUTING and all(id(t) in self._raw for t in step.inputs):
+                self._raw |= set(map(id, step.outputs))
+
+    def __call__(self, step: Step, upstream: list[Tensor]) -> list[Tensor]:
+        if step.type == "Layer":
+            return self._layer(step, upstream)
+        if not step.is_continuous:
+            raise _no_rule(step)
+        if isinstance(step, Affine):
+            return [self._rule(step).back(step, upstream[0])]
+        if step.type in ROUTING or (step.type in MAXIMA and not _is_function(step)):
+            return step.pull(upstream)
+        if _is_function(step) and (not step.is_linear or id(step.inputs[0]) in self._raw):
+            return list(upstream)
+        if step.is_linear:
+            return rules.Gradient().shares(step, upstream)
+        if step.type in PRODUCTS:
+            return self._product(step, upstream)
+        if step.type in ("RealDiv", "Div"):
+            return [rules.Gradient().shares(step, upstream)[0], *[None] * (len(step.inputs) - 1)]
+        if step.type in ("Softmax", "LogSoftmax"):
+            return list(upstream)
+        raise _no_rule(step)
+
+    def _rule(self, step: Affine) -> rules.Rule:
+        for where, rule in self._composite:
+            ends = ("first" in where and step in self._first) or (
+                "last" in where and step in self._last
+            )
+            if ends or rules.matches(where, step.call):
+                return rule
+        return rules.Epsilon()
+
+    def _layer(self, step: Step, upstream: list[Tensor]) -> list[Tensor]:
+        assert step.call is not None
+        for where, rule in self._composite:
+            if isinstance(rule, rules.Pass) and rules.matches(where, step.call):
+                return [rule.back(step, upstream[0])]
+            if isinstance(rule, rules.Gradient) and rules.matches(where, step.call):
+                return rule.shares(step, upstream)
+        rules.warn_of_one_step(step)
+        return rules.Gradient().shares(step, upstream)
+
+    def _product(self, step: Step, upstream: list[Tensor]) -> list[Tensor]:
+        """Of a gate and a signal all to the signal, else half to each factor."""
+        a, b = step.inputs
+        shares = rules.Gradient().shares(step, upstream)
+        gates = [_is_gate(a, b), _is_gate(b, a)]
+        if gates[0] == gates[1]:
+            return [None if share is None else share / 2 for share in shares]
+        return [None if gate else share for gate, share in zip(gates, shares, strict=True)]
+
+
+def _no_rule(step: Step) -> ValueError:
+    how = 'LRP(rules=[("{layer}", keras_explain.rules.Gradient()), ...])'
+    return rules.no_rule("LRP", step, how)
+
+
+def _is_function(step: Step) -> bool:
+    """Whether it maps each number of one tensor by itself."""
+    elementwise = step.type == "Function" or step.type in ELEMENTWISE
+    return elementwise and len(step.inputs) == 1 and step.keeps_shape
+
+
+def _is_gate(factor: Tensor, other: Tensor) -> bool:
+    """Whether a factor is broadcast onto the other one, or lies between 0 and 1 by its making."""
+    pairs = zip(factor.shape, other.shape, strict=False)
+    if len(factor.shape) == len(other.shape) and any(n == 1 and m != 1 for n, m in pairs):
+        return True
+    op = factor.op
+    scaled = False
+    while op.type in ROUTING | ALIASES or (op.type in ("RealDiv", "Mul") and not scaled):
+        scaled = scaled or op.type in ("RealDiv", "Mul")
+        op = op.inputs[0].op
+    if scaled:  # hard sigmoid: relu6(x + 3) / 6
+        return op.type == "Relu6" and op.inputs[0].op.type == "AddV2"
+    return op.type in ("Sigmoid", "Softmax")
+
+
+def _per_sample(tensor: Tensor, samples: Tensor) -> Tensor:
+    return ops.sum(ops.reshape(tensor, (samples, -1)), axis=1)
