@@ -27,6 +27,7 @@ ARGUMENTS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
     "GradientSHAP": lambda model, x: {"background": tree.map_structure(lambda leaf: leaf[:3], x)},
     "InternalInfluence": lambda model, x: {"layer": middle_layer(model, x)},
     "LayerConductance": lambda model, x: {"layer": middle_layer(model, x)},
+    "XRAI": lambda model, x: {"explainer": [kx.IntegratedGradients(steps=2), kx.Saliency()]},
 }
 # Fields that are set wherever a class has them: few passes are enough here.
 FEW = {"samples": 3, "steps": 3}
@@ -35,11 +36,14 @@ RANDOM = {"GradientSHAP", "SmoothGrad", "SquareGrad", "VarGrad"}
 # The classes whose values are one map `[B, H, W]` over the input, and not of its shape.
 MAPS = {
     *("CAM", "EigenCAM", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM"),
+    "XRAI",
 }
 # The classes whose values do not depend on the target.
 CLASSLESS = {"EigenCAM"}
 # The classes whose values have the shape of the output of their `layer`.
 LAYERS = {"InternalInfluence", "LayerConductance"}
+# The extras that count something.
+COUNTS = {"segments"}
 # What a class can't explain, and words of the error that says so.
 REFUSED = {(name, "tabular"): "layer whose output has a spatial extent" for name in MAPS}
 REFUSED |= {
@@ -48,6 +52,11 @@ REFUSED |= {
         *("subclassed", "fixed_batch", "uint8", "inputs_dict", "series", "tokens_int"),
         "mixed_bfloat16",
     )
+}
+REFUSED |= {("BlurIG", kind): "inputs with spatial axes" for kind in ("tabular", "tokens_int")}
+REFUSED |= {
+    ("XRAI", kind): "one input of pictures"
+    for kind in ("tabular", "tokens_int", "series", "inputs_dict")
 }
 
 
@@ -83,13 +92,13 @@ def check_explainer(
         target: A `Target` without an index, where the model has several outputs.
     """
     target = kx.targets.Class() if target is None else target
-    outputs = outputs_of(model, x)
+    outputs, shapes = outputs_of(model, x), layer_shapes(explainer, model, x)
     given, before = tree.map_structure(np.copy, x), state_of(model)
     call = Call(explainer, model, x, target)
 
     with same_random_state():
         first = call()
-    check_record(first, x)
+    check_record(first, x, shapes)
     assert_states_equal(state_of(model), before)
     with nothing_traced():
         check_seeds(call, first)
@@ -120,7 +129,7 @@ class Call:
 # The parts of the contract
 
 
-def check_record(explanation: kx.Explanation, x: Any) -> None:
+def check_record(explanation: kx.Explanation, x: Any, at_layer: list[tuple[int, ...]]) -> None:
     """Shapes, dtypes, and numbers that are finite and not all zero."""
     leaves, rows = tree.flatten(x), len(tree.flatten(x)[0])
     values = tree.flatten(explanation.values)
@@ -128,18 +137,23 @@ def check_record(explanation: kx.Explanation, x: Any) -> None:
         assert len(values) == 1, "Expected one map."
         sizes = [leaf.shape[: max(2, leaf.ndim - 1)] for leaf in leaves]
         assert values[0].shape in sizes, f"Expected a map of the input's size, one of {sizes}."
+    elif type(explanation.explainer).__name__ in LAYERS:
+        assert [value.shape for value in values] == [(rows, *shape) for shape in at_layer]
     else:
         tree.assert_same_structure(explanation.values, x)
         shapes = [value.shape for value in values]
         expected = [leaf.shape for leaf in leaves]
         assert shapes == expected, "Is it a map? Then add its class to MAPS in tests/check.py."
     tree.assert_same_structure(explanation.x, x)
+    floats = {name: extra for name, extra in explanation.extras.items() if name not in COUNTS}
+    assert all(array.dtype == np.float32 for array in [*values, *floats.values()])
     for array in [*values, explanation.scores, *explanation.extras.values()]:
-        assert array.dtype == np.float32
+        assert array.dtype in (np.float32, np.int32)
         assert np.isfinite(array).all()
         assert len(array) == rows
     assert any(value.any() for value in values)
     assert explanation.scores.shape == (rows,)
+    assert explanation.scores.dtype == np.float32
     assert np.shape(explanation.target.index) == (rows,)
     assert len(explanation) == rows
 
@@ -243,6 +257,41 @@ def outputs_of(model: keras.Model, x: Any) -> dict[Any, np.ndarray]:
     names = model.output_names if hasattr(model, "output_names") else [0]
     named = whole if isinstance(whole, dict) else dict(zip(names, tree.flatten(whole), strict=True))
     return named | {None: next(iter(named.values()))}
+
+
+def calls_of(model: keras.Model, x: Any) -> list[tuple[keras.Layer, Any]]:
+    """The calls of a model's layers with their outputs for 3 rows, seen without this package."""
+    calls, call = [], keras.Layer.__call__
+
+    def noting(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        output = call(layer, *args, **kwargs)
+        calls.append((layer, output))
+        return output
+
+    with mock.patch.object(keras.Layer, "__call__", noting):
+        outputs_of(model, tree.map_structure(lambda leaf: leaf[:3], x))
+    return [(layer, output) for layer, output in calls if layer is not model]
+
+
+def middle_layer(model: keras.Model | None, x: Any) -> str:
+    """The name of a layer halfway through a model, whose output is numbers."""
+    if model is None:
+        return "layer"
+    names = [layer.name for layer, output in calls_of(model, x) if _is_numbers(layer, output)]
+    return names[(len(names) - 1) // 2]
+
+
+def _is_numbers(layer: keras.Layer, output: Any) -> bool:
+    one = not isinstance(layer, keras.Model) and ops.is_tensor(output)
+    return one and keras.backend.is_float_dtype(output.dtype)
+
+
+def layer_shapes(explainer: kx.Explainer, model: keras.Model, x: Any) -> list[tuple[int, ...]]:
+    """The shapes of a row of the outputs of each call of the layer whose shape values have."""
+    if type(explainer).__name__ not in LAYERS:
+        return []
+    calls = calls_of(model, x)
+    return [output.shape[1:] for layer, output in calls if layer.name == explainer.layer]
 
 
 # What is compiled for a model, and Keras's note that a layer was called.

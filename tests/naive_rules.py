@@ -6,6 +6,7 @@ is the formula of its paper for `z = x W + b`, whatever the kind of the layer. N
 package or automatic differentiation.
 """
 
+import functools
 from dataclasses import dataclass
 
 import keras
@@ -169,9 +170,16 @@ class Elementwise:
 
 
 class Scale(Elementwise):
-    def __init__(self, scale, shift, name):
+    """A scale and a shift per channel; that of the model's own input passes relevance on."""
+
+    def __init__(self, scale, shift, name, of_input=False):
         super().__init__(lambda x: x * scale + shift, name)
-        self.scale, self.shift = scale, shift
+        self.scale, self.shift, self.of_input = scale, shift, of_input
+
+    def relevance(self, inputs, output, relevance, rule):
+        if self.of_input:
+            return [relevance]
+        return [inputs[0] * self.scale * divided(relevance, stab(output))]
 
 
 def ratio(fn, slope, x, r):
@@ -493,8 +501,16 @@ class Graph:
                 part = Product(part.spec, self._gate(sources, [t.shape for t in given]))
             if isinstance(part, Scale) and getattr(before.part, "ones", None) is not None:
                 part, sources, name = before.part.scaled(part), before.sources, before.name
+            elif isinstance(part, Scale):
+                part = Scale(part.scale, part.shift, part.name, self._is_raw(sources[0]))
             sources = [self._add(part, sources, name)]
         return sources[0]
+
+    def _is_raw(self, i):
+        """Whether a node is the input, or the input moved and scaled."""
+        part = self.nodes[i].part
+        moved = isinstance(part, Scale) or getattr(part, "moves", False)
+        return part is None or (moved and self._is_raw(self.nodes[i].sources[0]))
 
     def _gate(self, sources, shapes):
         """Which of two factors is held constant: a broadcast one, or one out of a sigmoid."""
@@ -847,14 +863,14 @@ WEIGHTED = {
     "einsum": ((4, 3), lambda **o: L.EinsumDense("abc,cde->abde", (4, 2, 3), bias_axes="de", **o)),
     "conv1d": ((7, 2), lambda **o: L.Conv1D(3, 3, strides=2, padding="causal", **o)),
     "conv2d": ((5, 4, 2), lambda **o: L.Conv2D(3, 3, strides=2, padding="same", **o)),
-    "grouped": ((5, 4, 4), lambda **o: L.Conv2D(6, (2, 1), groups=2, dilation_rate=(2, 1), **o)),
+    "dilated": ((5, 4, 2), lambda **o: L.Conv2D(3, (2, 1), dilation_rate=(2, 1), **o)),
     "conv3d": ((3, 4, 3, 2), lambda **o: L.Conv3D(3, 2, padding="same", **o)),
     "conv1d transposed": ((4, 2), lambda **o: L.Conv1DTranspose(3, 3, strides=2, **o)),
     "conv2d transposed": (
         (3, 4, 2),
         lambda **o: L.Conv2DTranspose(3, 3, strides=2, padding="same", **o),
     ),
-    "conv3d transposed": ((2, 2, 3, 2), lambda **o: L.Conv3DTranspose(2, 2, strides=2, **o)),
+    "conv3d transposed": ((2, 2, 3, 2), lambda **o: L.Conv3DTranspose(2, 2, **o)),
     "depthwise1d": ((6, 2), lambda **o: L.DepthwiseConv1D(3, depth_multiplier=2, **o)),
     "depthwise2d": ((5, 4, 2), lambda **o: L.DepthwiseConv2D(3, padding="same", **o)),
     "separable1d": ((6, 2), lambda **o: L.SeparableConv1D(3, 3, padding="same", **o)),
@@ -1023,6 +1039,14 @@ def branches(kinds, seed=0):
     model = keras.Model(given, L.Dense(3, name="scores")(joined))
     x = [rng.normal(size=(3, *shape)).astype("float32") for shape, _ in kinds.values()]
     return Branches(with_weights(model, seed), keras.Model(given, features), x)
+
+
+@functools.cache
+def case(group):
+    """The branches of a group of `KINDS`, the same in NumPy, and references: a row for each."""
+    found = branches(KINDS[group])
+    start = [0.5 * np.roll(x, 1, axis=0) + 0.1 for x in found.x]
+    return found, Graph(found.model), start
 
 
 def with_weights(model, seed=0):

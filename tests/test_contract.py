@@ -183,7 +183,7 @@ def test_read_only_arrays_are_taken():
     case = models.get("tabular")
     x = case.x.copy()
     x.setflags(write=False)
-    for name in CLASSES.keys() - {"GradCAM"}:
+    for name in (name for name in CLASSES if (name, "tabular") not in check.REFUSED):
         assert check.explainer_for(CLASSES[name], x, case.model)(case.model, x).values.any()
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from keras_explain.core.explanation import Explanation
 from keras_explain.plots import render
+from keras_explain.plots.places import layer_of, over_pictures
 
 PictureAndMap = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
@@ -42,17 +43,20 @@ class Pictures:
             explanation: An explanation of the same input.
 
         Returns:
-            Pictures `[B, H, W, 3]` and maps `[B, H, W]`; `None` if no input is a picture, or if
-            several classes per sample are explained.
+            Pictures `[B, H, W, 3]` and maps `[B, H, W]`; `None` if no input is a picture, if
+            several classes per sample are explained, or if a layer is that has no maps.
 
         Raises:
             ValueError: If there are pictures and maps, but of different sizes.
         """
         if not self._bytes or np.ndim(explanation.scores) > 1:
             return None
+        explanation = over_pictures(explanation)
         for pictures, maps in self._candidates(explanation):
             if pictures.shape[:3] == maps.shape:
                 return pictures, maps
+        if layer_of(explanation) is not None:
+            return None
         shapes = [leaf.shape for leaf in keras.tree.flatten(explanation.values)]
         raise ValueError(
             f"Expected values of the size of the pictures, which have the shapes "

@@ -349,6 +349,8 @@ def _function(step: Step, roots: dict[int, Tensor]) -> Step | None:
     root = roots[id(output)] = next(iter(found.values()))
     if len(step.inputs) == 1 and step.inputs[0].dtype.is_floating:
         return None
+    if not (root.dtype.is_floating and output.dtype.is_floating):
+        return None
     return Step("Function", _between([output], [root]), [root], [output], step.call)
 
 

@@ -1,5 +1,6 @@
 """The methods, one short file each."""
 
+from keras_explain.explainers.blur_ig import BlurIG as BlurIG
 from keras_explain.explainers.cams import CAM as CAM
 from keras_explain.explainers.cams import EigenCAM as EigenCAM
 from keras_explain.explainers.cams import GradCAM as GradCAM
@@ -13,9 +14,12 @@ from keras_explain.explainers.gradient_shap import GradientSHAP as GradientSHAP
 from keras_explain.explainers.guided import Deconvnet as Deconvnet
 from keras_explain.explainers.guided import GuidedBackprop as GuidedBackprop
 from keras_explain.explainers.guided import GuidedGradCAM as GuidedGradCAM
+from keras_explain.explainers.guided_ig import GuidedIG as GuidedIG
 from keras_explain.explainers.integrated_gradients import (
     IntegratedGradients as IntegratedGradients,
 )
+from keras_explain.explainers.layers import InternalInfluence as InternalInfluence
+from keras_explain.explainers.layers import LayerConductance as LayerConductance
 from keras_explain.explainers.lrp import LRP as LRP
 from keras_explain.explainers.lrp import DeepTaylor as DeepTaylor
 from keras_explain.explainers.saliency import InputXGradient as InputXGradient
@@ -23,3 +27,4 @@ from keras_explain.explainers.saliency import Saliency as Saliency
 from keras_explain.explainers.smooth import SmoothGrad as SmoothGrad
 from keras_explain.explainers.smooth import SquareGrad as SquareGrad
 from keras_explain.explainers.smooth import VarGrad as VarGrad
+from keras_explain.explainers.xrai import XRAI as XRAI

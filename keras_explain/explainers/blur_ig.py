@@ -15,8 +15,8 @@ from keras_explain.explainers.layers import pieces
 class BlurIG(Explainer):
     """The gradient along the path on which a blurred picture becomes sharp.
 
-    `values = integral over a in [0, 1] of dS_c / dx(a) * dx(a) / da da`, where `x(a)` is the input x
-    blurred by a Gaussian of standard deviation `max_sigma (1 - a)^2`
+    `values = integral over a in [0, 1] of dS_c / dx(a) * dx(a) / da da`, where `x(a)` is the input
+    x blurred by a Gaussian of standard deviation `max_sigma (1 - a)^2`
 
     The path introduces no new features, and needs no baseline. The integral is a sum over pieces of
     the path: the gradient at a Gauss-Legendre node times the change of the picture over the piece.

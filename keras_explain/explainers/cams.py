@@ -17,19 +17,7 @@ Tensor = Any
 class _CAM(Explainer, abc.ABC):
     """The channels of a layer's output A, weighted and summed: `map = sum_k w_k A_k`.
 
-    The map `[B, h, w]` at the layer's resolution is in `extras["map"]`; `values` `[B, H, W]` is its
-    bilinear upsampling to the input's size. Series and volumes work alike.
-
-    Args:
-        layer: The layer whose output is weighted: the layer, its name, or a path into nested
-            models (`"backbone/conv_last"`). By default the last one whose output has a spatial
-            extent above 1.
-        reshape: For transformers: the grid of a layer of tokens `[B, T, C]`, such as `(14, 14)`,
-            which its last 14 * 14 tokens fill row by row (class tokens stand in front), or a
-            function that arranges tokens `[B, T, C]` as `[B, h, w, C]`; it is applied to the output
-            and to its gradient. With it, `layer` is by default the last one of tokens; where the
-            score is read from a class token, the last one before the last attention.
-        relu: Whether what speaks against the score is cut off.
+    A subclass defines the weights. What the fields mean is said in `GradCAM`.
     """
 
     layer: Any = None
@@ -86,8 +74,9 @@ class CAM(_CAM):
 
     `S_c = sum_k w_k mean(A_k) + b`, `map = sum_k w_k A_k`
 
-    For models that end in global average pooling and a linear layer, whose own weights `w_k` are.
-    The map is signed, and its mean is the score without the bias.
+    For models that end in global average pooling and a linear layer, whose own weights the `w_k`
+    are. The map is signed, and its mean is the score without the bias. `values` and `extras` are as
+    in `GradCAM`.
 
     Args:
         layer: The layer that is averaged. By default the last one whose output has a spatial
@@ -147,7 +136,7 @@ class GradCAMPlusPlus(_CAM):
     This is the paper's closed form, for `exp(S_c)` and networks of ReLUs. The factor `exp(S_c)`,
     which all weights share, is left out: maps are finite for any score, and differ from the paper's
     by it. It supposes features of 0 or more; where a layer has others, `sum(A_k)` counts the
-    positive ones, so that no denominator is near 0.
+    positive ones, so that no denominator is near 0. `values` and `extras` are as in `GradCAM`.
 
     Args:
         layer: As in `GradCAM`.
@@ -170,6 +159,7 @@ class HiResCAM(_CAM):
     `map = sum_k dS_c / dA_k * A_k`, signed
 
     Where one linear layer leads from A to the score, the map sums to the score without the bias.
+    `values` and `extras` are as in `GradCAM`.
 
     Args:
         layer: As in `GradCAM`.
@@ -192,7 +182,8 @@ class XGradCAM(_CAM):
     `w_k = sum over positions of A_k / sum(A_k) * dS_c / dA_k`, `map = sum_k w_k A_k`, signed
 
     Where one linear layer leads from A to the score, the map sums to the score without the bias. A
-    channel whose `sum(A_k)` is 0, or within rounding of it, gets no weight.
+    channel whose `sum(A_k)` is 0, or within rounding of it, gets no weight. `values` and `extras`
+    are as in `GradCAM`.
 
     Args:
         layer: As in `GradCAM`.
@@ -218,6 +209,8 @@ class LayerCAM(_CAM):
 
     `map = ReLU(sum_k ReLU(dS_c / dA_k) * A_k)`
 
+    `values` and `extras` are as in `GradCAM`.
+
     Args:
         layer: As in `GradCAM`.
         reshape: As in `GradCAM`.
@@ -238,6 +231,7 @@ class EigenCAM(_CAM):
 
     It looks at no score and no gradient, and is the same for every class. The sign of `v_1`, which
     is free, is chosen so that the map's sum is not negative. A is not centred, as in the paper.
+    `values` and `extras` are as in `GradCAM`.
 
     Args:
         layer: As in `GradCAM`.

@@ -8,7 +8,7 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core import background, baselines
-from keras_explain.core.computation import Call, Computation, Step
+from keras_explain.core.computation import Affine, Call, Computation, Step
 from keras_explain.core.explainer import Attribution
 from keras_explain.core.operations import ELEMENTWISE, MAXIMA, PRODUCTS
 from keras_explain.core.probe import Probe
@@ -27,7 +27,12 @@ class _Rescale:
     """
 
     def __init__(self, computation: Computation, reference: Computation) -> None:
+        self._computation = computation
         self._reference = computation.twins(reference)
+
+    def multipliers(self) -> list[Tensor]:
+        """Those of the point, for a multiplier of 1 at the score."""
+        return self._computation.backward(ops.ones_like(self._computation.result), self)
 
     def at_reference(self, tensor: Tensor) -> Tensor:
         """What a tensor of the run on x is in the run on the reference."""
@@ -57,10 +62,13 @@ class _Rescale:
     def _function(self, step: Step, m: Tensor) -> list[Tensor]:
         """Of a function of one number: its slope between reference and x."""
         x, dx, dy = step.inputs[0], self.change(step.inputs[0]), self.change(step.outputs[0])
-        slope = step.pull([ops.ones_like(step.outputs[0])])[0]
-        slope = 0.0 if slope is None else slope
-        tiny = ops.abs(dx) <= 1e-5 * (ops.abs(x) + ops.abs(self.at_reference(x)))
-        return [m * ops.where(tiny, slope, dy / ops.where(tiny, 1.0, dx))]
+        return [m * _slope(dy, dx, *self._slope_at(step, x))]
+
+    def _slope_at(self, step: Step, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivative of a function of one number, and the size of its numbers."""
+        derivative = step.pull([ops.ones_like(step.outputs[0])])[0]
+        size = ops.abs(x) + ops.abs(self.at_reference(x))
+        return (ops.zeros_like(x) if derivative is None else derivative), size
 
     def _product(self, step: Step, m: Tensor) -> list[Tensor]:
         """Of a product: the mean of the other factor."""
@@ -103,18 +111,17 @@ class _Rescale:
         if step.type == "Softmax":
             through_sum = ops.sum(m * (e + e_r) / 2, axis=-1, keepdims=True) / (s * s_r)
             m_e = m * (1 / s + 1 / s_r) / 2 - through_sum
-            m_u = m_e * _slope(e - e_r, u - u_r, e)
+            m_u = m_e * _slope(e - e_r, u - u_r, e, 1.0)
         else:
             m_log = -ops.sum(m, axis=-1, keepdims=True)
-            m_u = m + m_log * _slope(ops.log(s / s_r), s - s_r, 1 / s) * _slope(e - e_r, u - u_r, e)
+            slope = _slope(ops.log(s / s_r), s - s_r, 1 / s, s)
+            m_u = m + m_log * slope * _slope(e - e_r, u - u_r, e, 1.0)
         return [m_u - self._through_max(x, ops.sum(m_u, axis=-1, keepdims=True))]
 
     def _through_max(self, x: Tensor, m: Tensor) -> Tensor:
         r = self._reference_like(x)
         y, y_r = (ops.max(z, axis=-1, keepdims=True) for z in (x, r))
-        first = [
-            ops.one_hot(ops.argmax(z, axis=-1), x.shape[-1], dtype=x.dtype) for z in (x, r)
-        ]
+        first = [ops.one_hot(ops.argmax(z, axis=-1), x.shape[-1], dtype=x.dtype) for z in (x, r)]
         share = m * (y - y_r) * ops.where(y > y_r, *first)
         return _divided(share, x - r)
 
@@ -125,6 +132,111 @@ class _Rescale:
         return ops.broadcast_to(self.at_reference(tensor), ops.shape(tensor))
 
 
+class _RevealCancel(_Rescale):
+    """Multipliers m+ and m- of the positive and the negative part of each tensor's change.
+
+    The parts of a weighted sum, or of a sum, are made by its positive and negative terms, and are
+    kept until they enter a nonlinearity; elsewhere a change is all positive or all negative.
+    """
+
+    def __init__(self, computation: Computation, reference: Computation) -> None:
+        super().__init__(computation, reference)
+        self._made_by = {id(t): step for step in computation.steps for t in step.outputs}
+        self._parts: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def multipliers(self) -> list[Tensor]:
+        one = ops.ones_like(self._computation.result)
+        found = self._computation.backward((one, one), self)
+        return [
+            self._joined(source, pair) if isinstance(pair, tuple) else pair
+            for source, pair in zip(self._computation.sources, found, strict=True)
+        ]
+
+    def __call__(self, step: Step, upstream: list[Any]) -> list[Any]:
+        if isinstance(step, Affine):
+            return [self._of_sum(step, *upstream[0])]
+        if step.type in _SUMS:
+            return self._of_terms(step, *upstream[0])
+        if step.type in _SHAPES:
+            return [tuple(step.pull([m])[0] for m in upstream[0])]
+        if self._rule(step) == self._function:
+            return [self._of_function(step, *upstream[0])]
+        plain = [
+            None if pair is None else self._joined(tensor, pair)
+            for tensor, pair in zip(step.outputs, upstream, strict=True)
+        ]
+        return [None if m is None else (m, m) for m in super().__call__(step, plain)]
+
+    def _joined(self, tensor: Tensor, pair: tuple[Tensor, Tensor]) -> Tensor:
+        """One multiplier for a change that is all positive or all negative."""
+        return ops.where(self.change(tensor) < 0, pair[1], pair[0])
+
+    def parts(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """The positive and the negative part of a tensor's change."""
+        if id(tensor) not in self._parts:
+            self._parts[id(tensor)] = self._find_parts(tensor)
+        return self._parts[id(tensor)]
+
+    def _find_parts(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        step = self._made_by.get(id(tensor))
+        if isinstance(step, Affine):
+            (up, down), (gain, loss) = _signs(self.change(step.x)), _signs(step.w)
+            positive = step.sum(up, gain)[0] + step.sum(down, loss)[0]
+            return positive, step.sum(up, loss)[0] + step.sum(down, gain)[0]
+        if step is not None and step.type in _SUMS:
+            terms = [self._term(step, i) * self.change(t) for i, t in enumerate(step.inputs)]
+            positives, negatives = zip(*map(_signs, terms), strict=True)
+            like = ops.zeros_like(tensor)
+            return sum(positives, like), sum(negatives, like)
+        if step is not None and step.type in _SHAPES:
+            positive, negative = self.parts(step.inputs[0])
+            return tuple(step.replay([part]).outputs[0] for part in (positive, negative))
+        return _signs(self.change(tensor))
+
+    @staticmethod
+    def _term(step: Step, i: int) -> float:
+        """The sign of a term in a sum."""
+        return -1.0 if step.type == "Sub" and (step.positions or [])[i] == 1 else 1.0
+
+    def _of_sum(self, step: Affine, m_up: Tensor, m_down: Tensor) -> tuple[Tensor, Tensor]:
+        dx = self.change(step.x)
+        pulls = [step.sum(step.x, w)[1] for w in _signs(step.w)]
+        rises = pulls[0](m_up) + pulls[1](m_down)
+        falls = pulls[1](m_up) + pulls[0](m_down)
+        m = ops.where(dx > 0, rises, ops.where(dx < 0, falls, (rises + falls) / 2))
+        return m, m
+
+    def _of_terms(self, step: Step, m_up: Tensor, m_down: Tensor) -> list[tuple[Tensor, Tensor]]:
+        ups, downs = step.pull([m_up]), step.pull([m_down])
+        found = []
+        for i, (x, up, down) in enumerate(zip(step.inputs, ups, downs, strict=True)):
+            change = self._term(step, i) * self.change(x)
+            m = ops.where(change > 0, up, ops.where(change < 0, down, (up + down) / 2))
+            found.append((m, m))
+        return found
+
+    def _of_function(self, step: Step, m_up: Tensor, m_down: Tensor) -> tuple[Tensor, Tensor]:
+        """Each part's effect, averaged over which of the two comes first."""
+        x, y = step.inputs[0], step.outputs[0]
+        m = self._joined(y, (m_up, m_down))
+        up, down = self.parts(x)
+        r, y_r = self.at_reference(x), self.at_reference(y)
+        y_up, y_down = (step.replay([r + part]).outputs[0] for part in (up, down))
+        effects = ((y_up - y_r + y - y_down) / 2, (y_down - y_r + y - y_up) / 2)
+        slope_at = self._slope_at(step, x)
+        return tuple(
+            m * _slope(effect, part, *slope_at)
+            for effect, part in zip(effects, (up, down), strict=True)
+        )
+
+
+def _signs(value: Tensor) -> tuple[Tensor, Tensor]:
+    """The positive and the negative part."""
+    return ops.maximum(value, 0.0), ops.minimum(value, 0.0)
+
+
+_SUMS = ("AddV2", "Add", "AddN", "Sub")
+_SHAPES = ("Reshape", "Transpose", "Squeeze", "ExpandDims")
 _OF_TYPE = {
     **dict.fromkeys(PRODUCTS, "_product"),
     **dict.fromkeys(MAXIMA, "_maximum"),
@@ -139,9 +251,9 @@ def _divided(a: Tensor, b: Tensor) -> Tensor:
     return ops.where(b == 0, 0.0, a / ops.where(b == 0, 1.0, b))
 
 
-def _slope(dy: Tensor, dx: Tensor, derivative: Tensor) -> Tensor:
-    """`dy / dx`, and the derivative where dx vanishes."""
-    tiny = ops.abs(dx) <= 1e-5
+def _slope(dy: Tensor, dx: Tensor, derivative: Tensor, size: Tensor) -> Tensor:
+    """`dy / dx`, and the derivative where dx vanishes beside the numbers it is a difference of."""
+    tiny = ops.abs(dx) <= 1e-5 * size
     return ops.where(tiny, derivative, dy / ops.where(tiny, 1.0, dx))
 
 
@@ -235,7 +347,7 @@ class DeepSHAP(Attribution):
         return background.rows(self.background, x, passes["reference"])
 
 
-_RULES = {"rescale": _Rescale}
+_RULES = {"rescale": _Rescale, "reveal_cancel": _RevealCancel}
 
 
 def _contributions(
@@ -247,6 +359,5 @@ def _contributions(
     computation = probe.computation(x, target, opaque=opaque)
     reference = probe.computation(start, target, opaque=opaque)
     rule = _RULES[getattr(method, "rule", "rescale")](computation, reference)
-    multipliers = computation.backward(ops.ones_like(computation.result), rule)
-    leaves = zip(multipliers, tree.flatten(x), tree.flatten(start), strict=True)
+    leaves = zip(rule.multipliers(), tree.flatten(x), tree.flatten(start), strict=True)
     return tree.pack_sequence_as(x, [m * (a - b) for m, a, b in leaves])

@@ -13,7 +13,7 @@ from keras_explain.core.probe import Probe
 class GuidedIG(Explainer):
     """Integrated Gradients along a path that first goes where the gradient is small.
 
-    `values = sum over steps of dS_c(z) / dz * (z' - z)`, from z = x' (the baseline) to the input x
+    `values = integral of dS_c(z) / dz dz`, along a path of z from a baseline x' to the input x
 
     Each of the steps goes an equal share of the L1 distance from x' to x. It spends it on the
     features with the least |gradient|: the least `fraction` of all features go towards x, at one
@@ -21,14 +21,16 @@ class GuidedIG(Explainer):
     where the gradient is large, off the data, is left out. No feature's share of its way is further
     than `max_distance` from that of the straight line.
 
-    The values, of the input's shape, sum to about `S_c(x) - S_c(x')`; how far they are from it is in
+    The integral is a trapezoid sum: the gradients before and after each step count half. (The
+    paper's takes the one before alone, and errs by an order more.) The values, of the input's
+    shape, sum to about `S_c(x) - S_c(x')`; how far they are from it is in
     `extras["convergence_delta"]` `[B]`, and `S_c(x')` in `extras["base_values"]` `[B]`.
 
     Args:
-        steps: The number of gradients, one after the other.
+        steps: The number of steps, one after the other.
         fraction: The share of the features that go together, in (0, 1].
         max_distance: How far from the straight line, as a share of the way: 0 is the straight line
-            (Integrated Gradients by a left Riemann sum), 1 does not bound the path.
+            (Integrated Gradients by the trapezoid rule), 1 does not bound the path.
         baseline: As in `IntegratedGradients`.
 
     Reference:
@@ -58,21 +60,22 @@ class GuidedIG(Explainer):
         baselines.check(self.baseline, x)
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        # What the loop needs of the graph around it has to be made before it.
+        # The loop may use what was made before it, but what is made inside stays inside.
         probe.scores(x, target)
         start = probe.point(baselines.apply(self.baseline, probe.inputs, probe.row))
         way = _flat(tree.map_structure(ops.subtract, x, start))  # [n, N]
 
-        def advanced(i: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
-            share, total = state
+        def go_on(i: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
+            share, moved, total = state
             point = tree.map_structure(ops.add, start, _like(start, share * way))
             gradient = _flat(probe.gradient(point, target))
-            alpha = ops.cast(i + 1, "float32") / self.steps
+            alpha = ops.minimum(ops.cast(i + 1, "float32") / self.steps, 1.0)
             further = self._further(share, gradient, ops.abs(way), alpha)
-            return further, total + (further - share) * way * gradient
+            move = (further - share) * way
+            return further, move, total + gradient * (moved + move) / 2
 
-        zeros = ops.zeros_like(way)
-        return _like(start, ops.fori_loop(0, self.steps, advanced, (zeros, zeros))[1])
+        state = (ops.zeros_like(way),) * 3
+        return _like(start, ops.fori_loop(0, self.steps + 1, go_on, state)[2])
 
     def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
         return baselines.apply(self.baseline, x, row)

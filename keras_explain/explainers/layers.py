@@ -68,8 +68,8 @@ class LayerConductance(_AlongThePath):
     Gauss-Legendre node times the change of y over the piece, which needs no derivative of y.
 
     Where every way from the input to the score leads through the layer (once), the values sum to
-    `S_c(x) - S_c(x')`. What they miss of it is in `extras["convergence_delta"]` `[B]`, and `S_c(x')`
-    in `extras["base_values"]` `[B]`.
+    `S_c(x) - S_c(x')`. How far they are from it is in `extras["convergence_delta"]` `[B]`, and
+    `S_c(x')` in `extras["base_values"]` `[B]`.
 
     Args:
         layer: The layer, its name, or a path into nested models (`"backbone/conv_last"`).
@@ -116,6 +116,4 @@ class InternalInfluence(_AlongThePath):
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         point = between(self._start(probe), x, pass_["node"])
         gradient = probe.inside(self.layer, point, target)[1]
-        return tree.map_structure(
-            lambda g: ops.multiply(g, per_row(pass_["weight"], g)), gradient
-        )
+        return tree.map_structure(lambda g: ops.multiply(g, per_row(pass_["weight"], g)), gradient)

@@ -36,13 +36,13 @@ class Lightest(Baseline, kw_only=False):
 
 
 class XRAI(Explainer):
-    """The regions of a picture that say most for the class, one after the other.
+    r"""The regions of a picture that say most for the class, one after the other.
 
     The attributions of an explainer are summed over channels, and the picture is cut into
     overlapping regions, fine and coarse. Then the region s is added, again and again, that gains
     most a pixel to the pixels M that are there already:
 
-    `gain(s) = mean of the attributions over s \\ M`
+    `gain(s) = mean of the attributions over s \ M`
 
     `values` `[B, H, W]` has at each pixel the gain with which it was added, and
     `extras["segments"]` `[B, H, W]`, int32, the number of the region with which it was: 0 is the

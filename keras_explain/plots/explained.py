@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from keras_explain.core.targets import Class, Region
 from keras_explain.plots import render
+from keras_explain.plots.places import layer_of, matches, over_pictures, pairs_of
 from keras_explain.plots.sheet import number
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def opened(explanation: Explanation, max_samples: int, class_names: ClassNames) 
     if max_samples < 1:
         raise ValueError(f"Expected `max_samples` of 1 or more. Received: {max_samples}.")
     scores = np.asarray(explanation.scores)
+    explanation = over_pictures(explanation)
     x, values = _picture_input(explanation, scores.ndim == 2)
     classes = _classes(explanation.target, scores.shape, max_samples, class_names)
     x, values, scores = x[:max_samples], values[:max_samples], scores[:max_samples]
@@ -102,34 +104,24 @@ def together(every: Mapping[Any, Explained]) -> None:
 
 def _picture_input(explanation: Explanation, by_target: bool) -> tuple[Any, Any]:
     """The one input that is a batch of pictures, and its values."""
-    pairs = list(_pairs(explanation.x, explanation.values))
-    fitting = [(x, values) for x, values in pairs if _matches(x, values, by_target)]
+    pairs = pairs_of(explanation.x, explanation.values)
+    fitting = [(x, values) for x, values in pairs if matches(x, values, by_target)]
     if len(fitting) == 1:
         return fitting[0]
     shapes = ", ".join(f"x {np.shape(x)} with values {np.shape(v)}" for x, v in pairs)
+    layer = layer_of(explanation)
     raise ValueError(
         "Expected an explanation of one input of pictures: x of shape [B, H, W, C] or [B, H, W] "
         "(sides of at least 8) and values of that shape or [B, H, W], with an axis K after B for "
         f"K targets. Received: {shapes}. "
-        "Of a model with several picture inputs, plot one at a time: "
-        "`dataclasses.replace(explanation, x=explanation.x[0], values=explanation.values[0])`."
+        + (
+            "Of a model with several picture inputs, plot one at a time: "
+            "`dataclasses.replace(explanation, x=explanation.x[0], values=explanation.values[0])`."
+            if layer is None
+            else f"The values are at layer {layer!r}; they can be drawn where it has one output "
+            "of maps, [B, h, w, C]."
+        )
     )
-
-
-def _pairs(x: Any, values: Any) -> Iterator[tuple[Any, Any]]:
-    """Each input of a nest with its values; one array of values goes with every input."""
-    if not isinstance(x, (dict, list, tuple)):
-        yield np.asarray(x), np.asarray(values)
-        return
-    for key in x if isinstance(x, dict) else range(len(x)):
-        nested = isinstance(values, (dict, list, tuple))
-        yield from _pairs(x[key], values[key] if nested else values)
-
-
-def _matches(x: Any, values: Any, by_target: bool) -> bool:
-    size = render.picture_size(x)
-    shape = values.shape[:1] + values.shape[2:] if by_target else values.shape
-    return size is not None and shape in (x.shape, (len(x), *size))
 
 
 def _classes(
