@@ -8,8 +8,10 @@ import statistics
 import subprocess
 import sys
 
-from benchmarks import callback, completeness
-from benchmarks.contestants import METHODS, STEPS, installed
+import keras
+
+from benchmarks import architectures, callback, completeness, deep_shap
+from benchmarks.contestants import METHODS, STEPS, bare_gradients, compilations, installed, suits
 from benchmarks.subjects import SUBJECTS
 from benchmarks.timing import interleaved, ratio, seconds
 
@@ -21,13 +23,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds per row")
     parser.add_argument("--only", choices=list(TABLES), help="print one table")
     parser.add_argument("--network", default="", help="part of a network's name, to print only its")
+    parser.add_argument("--method", default="", help="part of a method's name, likewise")
     parser.add_argument("--first-call", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.first_call:
         print(_first_call(*options.first_call))
         return
-    for subject in [s for s in SUBJECTS if options.network not in s]:
-        del SUBJECTS[subject]
+    for networks in (SUBJECTS, architectures.ARCHITECTURES, deep_shap.NETWORKS):
+        _keep(networks, options.network)
+    _keep(METHODS, options.method)
     print(_machine(), end="\n\n")
     for name, table in TABLES.items():
         if options.only in (None, name):
@@ -43,7 +47,8 @@ def next_calls(rounds: int) -> None:
     _row(*["---"] * 6)
     for subject, make in SUBJECTS.items():
         model, x, y = make()
-        for method, makers in METHODS.items():
+        for method in [m for m in METHODS if suits(m, model)]:
+            makers = METHODS[method]
             works = {name: m(model, x, y) for name, m in makers.items() if installed(name)}
             interleaved(works, 1)
             once = interleaved(works, 1)
@@ -63,7 +68,7 @@ def first_calls(rounds: int) -> None:
     _row("network", "method", "keras_explain", "bare", "ratio")
     _row(*["---"] * 5)
     for subject in SUBJECTS:
-        for method in FIRST_CALLS:
+        for method in [m for m in FIRST_CALLS if m in METHODS]:
             times: dict[str, list[float]] = {"keras_explain": [], "bare": []}
             for _ in range(max(1, rounds // 2)):
                 for name in times:
@@ -81,7 +86,7 @@ def goal(rounds: int) -> None:
     for subject, make in SUBJECTS.items():
         model, x, y = make()
         x, y = x[:8], y[:8]
-        one = METHODS["Saliency"]["bare"](model, x, y)
+        one = bare_gradients(model, x, y, 1)
         each = statistics.median(interleaved({"one": one}, rounds)["one"])
         for name, points in completeness.points_to_goal(model, x, y).items():
             shown = ("above 96", "") if points is None else (points, f"{points * each:.2f}")
@@ -101,7 +106,63 @@ def epochs(rounds: int) -> None:
     print()
 
 
-TABLES = {"next": next_calls, "first": first_calls, "goal": goal, "callback": epochs}
+def functions(rounds: int) -> None:
+    """How many functions each method compiles."""
+    print("### Functions compiled\n")
+    _row("network", "method", "by the first call", "by a later one with other classes and rows")
+    _row(*["---"] * 4)
+    for subject, make in SUBJECTS.items():
+        model, x, y = make()
+        for method in [m for m in METHODS if suits(m, model)]:
+            first, later = compilations(METHODS[method]["keras_explain"], model, x, y)
+            _row(subject, method, first, later)
+    print()
+
+
+def gaps(rounds: int) -> None:
+    """What each backward method leaves unexplained, by architecture."""
+    print("### Completeness by architecture\n")
+    _row("architecture", *[case.name for case in architectures.CASES])
+    _row(*["---"] * (1 + len(architectures.CASES)))
+    beyond: list[str] = []
+    for name in architectures.ARCHITECTURES:
+        model, x, background = architectures.calibrated(name)
+        found = {}
+        for case, gap, explained in architectures.gaps(model, x, background):
+            found[case.name] = f"{gap:.0e}"
+            if case.bounded and not gap <= architectures.BOUND:
+                beyond.append(f"{name}, {case.name}: {architectures.most_lost(model, explained)}")
+        _row(name, *[found[case.name] for case in architectures.CASES])
+        del model
+        keras.backend.clear_session()
+    print("\nBeyond the bound:", "; ".join(beyond) or "none.", end="\n\n")
+
+
+def shap(rounds: int) -> None:
+    """DeepSHAP beside shap's DeepExplainer."""
+    print("### DeepSHAP and shap's DeepExplainer\n")
+    _row("network", "classes", "keras_explain", "shap", "times as fast", "largest difference")
+    _row(*["---"] * 6)
+    for name, make in deep_shap.NETWORKS.items():
+        model, x, background = make()
+        for classes, (ours, theirs) in deep_shap.contestants(model, x, background).items():
+            difference = deep_shap.difference(ours(), theirs())
+            times = interleaved({"keras_explain": ours, "shap": theirs}, rounds)
+            a, b = (statistics.median(times[key]) for key in times)
+            faster = ratio(times, "shap", "keras_explain")
+            _row(name, classes, f"{a:.3f}", f"{b:.3f}", f"{faster:.1f}", f"{difference:.0e}")
+    print()
+
+
+TABLES = {
+    **{"next": next_calls, "first": first_calls, "functions": functions, "goal": goal},
+    **{"architectures": gaps, "shap": shap, "callback": epochs},
+}
+
+
+def _keep(named: dict, part: str) -> None:
+    for name in [n for n in named if part not in n]:
+        del named[name]
 
 
 def _first_call(subject: str, method: str, name: str) -> float:
@@ -126,7 +187,7 @@ def _row(*cells: object) -> None:
 
 
 def _machine() -> str:
-    packages = ("tensorflow", "keras", "xplique", "tf-explain")
+    packages = ("tensorflow", "keras", "xplique", "tf-explain", "shap")
     found = [f"{p} {importlib.metadata.version(p)}" for p in packages if installed(p)]
     system = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
     return ", ".join([system, *found])

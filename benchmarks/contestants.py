@@ -5,16 +5,20 @@ Each function prepares a contestant and returns a function without arguments tha
 
 import importlib.util
 from collections.abc import Callable
+from unittest import mock
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_explain as kx
+from keras_explain import backend
 from keras_explain.core.forward import default_batch_size
+from keras_explain.core.probe import CACHE
 
 Work = Callable[[], object]
 STEPS = 50
+CAMS = (kx.CAM, kx.GradCAMPlusPlus, kx.HiResCAM, kx.XGradCAM, kx.LayerCAM, kx.EigenCAM)
 
 
 def ours_grad_cam(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
@@ -135,6 +139,46 @@ METHODS |= {
         lambda x: kx.GradientSHAP(background=x[:8], samples=50), 50
     ),
 }
+
+
+def _map_method(make: Callable[[], kx.Explainer]) -> dict:
+    return {
+        "keras_explain": lambda model, x, y: lambda: make()(model, x, y),
+        "bare": bare_grad_cam,
+    }
+
+
+METHODS |= {cls.__name__: _map_method(cls) for cls in CAMS} | {
+    "GuidedBackprop": _gradient_method(lambda x: kx.GuidedBackprop(), 1),
+    "Deconvnet": _gradient_method(lambda x: kx.Deconvnet(), 1),
+    "GuidedGradCAM": _gradient_method(lambda x: kx.GuidedGradCAM(), 1),
+    "LRP, epsilon": _gradient_method(lambda x: kx.LRP(rules="epsilon"), 1),
+    "LRP, epsilon_plus": _gradient_method(lambda x: kx.LRP(rules="epsilon_plus"), 1),
+    "LRP, alpha2_beta1": _gradient_method(lambda x: kx.LRP(rules="alpha2_beta1"), 1),
+    "DeepTaylor": _gradient_method(lambda x: kx.DeepTaylor(), 1),
+    "DeepLIFT": _gradient_method(lambda x: kx.DeepLIFT(), 1),
+    "DeepLIFT, reveal_cancel": _gradient_method(lambda x: kx.DeepLIFT(rule="reveal_cancel"), 1),
+    "DeepSHAP, background of 4": _gradient_method(lambda x: kx.DeepSHAP(background=x[:4]), 1),
+    "DeepSHAP, background of 8": _gradient_method(lambda x: kx.DeepSHAP(background=x[:8]), 1),
+}
+
+
+def suits(method: str, model: keras.Model) -> bool:
+    """Whether a method explains a model: `CAM` takes those that end in an average and a Dense."""
+    averages = any(isinstance(v, keras.layers.GlobalAveragePooling2D) for v in model.layers)
+    return method != "CAM" or averages
+
+
+def compilations(
+    make: Callable[..., Work], model: keras.Model, x: np.ndarray, y: np.ndarray
+) -> tuple[int, int]:
+    """How many functions the first call compiles, and a later one: more rows, other classes."""
+    model.__dict__.pop(CACHE, None)
+    with mock.patch.object(backend, "compile", wraps=backend.compile) as compiled:
+        make(model, x, y)()
+        first = compiled.call_count
+        make(model, np.concatenate([x, x[:1]]), np.concatenate([y[::-1], y[:1]]))()
+        return first, compiled.call_count - first
 
 
 def installed(name: str) -> bool:

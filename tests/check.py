@@ -24,6 +24,7 @@ from keras_explain import backend
 
 # Of a class with required arguments: these, for a model (or None) and its input `x`.
 ARGUMENTS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
+    "DeepSHAP": lambda model, x: {"background": tree.map_structure(lambda leaf: leaf[:3], x)},
     "GradientSHAP": lambda model, x: {"background": tree.map_structure(lambda leaf: leaf[:3], x)},
     "InternalInfluence": lambda model, x: {"layer": middle_layer(model, x)},
     "LayerConductance": lambda model, x: {"layer": middle_layer(model, x)},
@@ -53,6 +54,7 @@ REFUSED |= {
         "mixed_bfloat16",
     )
 }
+REFUSED[("GuidedGradCAM", "tabular")] = "layer whose output has a spatial extent"
 REFUSED |= {("BlurIG", kind): "inputs with spatial axes" for kind in ("tabular", "tokens_int")}
 REFUSED |= {
     ("XRAI", kind): "one input of pictures"

@@ -157,7 +157,9 @@ class Elementwise:
         self.forward, self.name = fn, name
 
     def slope(self, x):
-        return (self.forward(x + 1e-6) - self.forward(x - 1e-6)) / 2e-6
+        """Central differences; at 0, where a ReLU has a kink, those from below."""
+        after = np.where(x == 0, 0, 1e-6)
+        return (self.forward(x + after) - self.forward(x - 1e-6)) / (after + 1e-6)
 
     def gradient(self, inputs, output, upstream):
         return [upstream * self.slope(inputs[0])]
@@ -804,7 +806,7 @@ def reveal_cancel(graph, x, reference, target):
         whole = np.where(change[i] > 0, upstream[..., 0], upstream[..., 1])
         if isinstance(node.part, Elementwise):
             x0 = start[node.sources[0]]
-            return [cancelling(node.part.forward, x0, parts[node.sources[0]], whole)]
+            return [cancelling(node.part, x0, parts[node.sources[0]], whole)]
         inputs = [[of[s] for s in node.sources] for of in (values, start)]
         return [np.stack([m, m], axis=-1) for m in node.part.multipliers(*inputs, whole)]
 
@@ -845,13 +847,18 @@ def by_sign(part, changes, upstream):
     return back
 
 
-def cancelling(f, x0, parts, upstream):
-    """Section 3.5.2: the averages of both orders in which the parts can be added."""
-    up, down = parts
+def cancelling(part, x0, parts, upstream):
+    """Section 3.5.2: the averages of both orders in which the parts can be added.
+
+    The multiplier of a part that is empty is the derivative at x, as in the rescale rule.
+    """
+    (up, down), f = parts, part.forward
     both = f(x0 + up + down)
     of_up = (f(x0 + up) - f(x0) + both - f(x0 + down)) / 2
     of_down = (f(x0 + down) - f(x0) + both - f(x0 + up)) / 2
-    return np.stack([upstream * divided(of_up, up), upstream * divided(of_down, down)], axis=-1)
+    slope = part.slope(x0 + up + down)
+    sides = [np.where(d == 0, slope, divided(e, d)) for e, d in ((of_up, up), (of_down, down))]
+    return np.stack(sides, axis=-1) * upstream[..., None]
 
 
 # Kinds of layers: the shape of a sample, and what makes features of it
@@ -861,16 +868,17 @@ WEIGHTED = {
     "dense": ((6,), lambda **o: L.Dense(5, **o)),
     "dense of series": ((4, 3), lambda **o: L.Dense(5, **o)),
     "einsum": ((4, 3), lambda **o: L.EinsumDense("abc,cde->abde", (4, 2, 3), bias_axes="de", **o)),
-    "conv1d": ((7, 2), lambda **o: L.Conv1D(3, 3, strides=2, padding="causal", **o)),
+    "conv1d": ((7, 2), lambda **o: L.Conv1D(3, 3, strides=2, padding="same", **o)),
+    "causal": ((5, 2), lambda **o: L.Conv1D(3, 3, padding="causal", **o)),
     "conv2d": ((5, 4, 2), lambda **o: L.Conv2D(3, 3, strides=2, padding="same", **o)),
     "dilated": ((5, 4, 2), lambda **o: L.Conv2D(3, (2, 1), dilation_rate=(2, 1), **o)),
     "conv3d": ((3, 4, 3, 2), lambda **o: L.Conv3D(3, 2, padding="same", **o)),
-    "conv1d transposed": ((4, 2), lambda **o: L.Conv1DTranspose(3, 3, strides=2, **o)),
+    "conv1d transposed": ((4, 3), lambda **o: L.Conv1DTranspose(3, 3, strides=2, **o)),
     "conv2d transposed": (
-        (3, 4, 2),
+        (3, 4, 3),
         lambda **o: L.Conv2DTranspose(3, 3, strides=2, padding="same", **o),
     ),
-    "conv3d transposed": ((2, 2, 3, 2), lambda **o: L.Conv3DTranspose(2, 2, **o)),
+    "conv3d transposed": ((2, 2, 2, 3), lambda **o: L.Conv3DTranspose(2, 2, **o)),
     "depthwise1d": ((6, 2), lambda **o: L.DepthwiseConv1D(3, depth_multiplier=2, **o)),
     "depthwise2d": ((5, 4, 2), lambda **o: L.DepthwiseConv2D(3, padding="same", **o)),
     "separable1d": ((6, 2), lambda **o: L.SeparableConv1D(3, 3, padding="same", **o)),

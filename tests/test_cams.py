@@ -797,7 +797,6 @@ OTHER_HEADS = {
     "Reshape": lambda h: layers.Dense(4)(layers.Flatten(name="flatten")(h)),
     "Relu": lambda h: layers.Dense(4)(layers.Dense(3, activation="relu")(average()(h))),
     "Max": lambda h: layers.Dense(4)(layers.GlobalMaxPooling2D()(h)),
-    "AvgPool": lambda h: layers.Dense(4)(layers.Flatten()(layers.AveragePooling2D((6, 2))(h))),
     "Mean": lambda h: layers.Dense(4)(layers.Flatten()(ops.mean(h, axis=1))),
     "Mul": gated,
     "RealDiv": lambda h: layers.Dense(4)(1 / average()(h)),
@@ -812,6 +811,20 @@ def test_cam_of_other_heads_is_an_error_that_names_the_operation(name):
     model, x = with_head(OTHER_HEADS[name]), naive.inputs((8, 6, 2))
     with pytest.raises(ValueError, match=rf"average of layer 'conv'.*'{name}'.*Use GradCAM"):
         kx.CAM(layer="conv")(model, x)
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        layers.AveragePooling2D((6, 4), strides=1, padding="same"),
+        layers.AveragePooling2D((6, 2)),
+        layers.AveragePooling2D((2, 2)),
+    ],
+)
+def test_cam_of_averages_of_parts_is_an_error(pooling):
+    model = with_head(lambda h: layers.Dense(4)(layers.Flatten()(pooling(h))))
+    with pytest.raises(ValueError, match="'AvgPool'"):
+        kx.CAM(layer="conv")(model, naive.inputs((8, 6, 2)))
 
 
 def test_the_error_of_cam_says_in_which_layer_the_operation_is():

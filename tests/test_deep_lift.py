@@ -183,19 +183,11 @@ def harder():
     return found, [rows, [0 * x for x in rows], [0.9 * x + 0.2 for x in found.x]]
 
 
-@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
-def test_it_is_complete_on_what_has_no_naive_formula(rule):
+def test_it_is_complete_on_what_has_no_naive_formula():
     found, starts = harder()
     for start in starts:
-        explanation = kx.DeepLIFT(baseline=start, rule=rule)(found.model, found.x, 1)
+        explanation = kx.DeepLIFT(baseline=start)(found.model, found.x, 1)
         assert_complete(explanation.values, changes(found, start, 1), HARDER)
-
-
-@pytest.mark.parametrize("group", ["joining", "normalizing"])
-def test_reveal_cancel_is_complete(group):
-    found, _, start = nr.case(group)
-    explanation = kx.DeepLIFT(baseline=start, rule="reveal_cancel")(found.model, found.x, 1)
-    assert_complete(explanation.values, changes(found, start, 1), nr.KINDS[group])
 
 
 def model_of(fn, features):
@@ -276,6 +268,22 @@ def test_it_is_the_reveal_cancel_rule(name):
     naive.close(explanation.values, nr.reveal_cancel(graph, x, start, CLASSES), 1e-4)
     rescale = kx.DeepLIFT(baseline=start)(model, x, CLASSES).values
     assert np.abs(explanation.values - rescale).max() > 1e-3 * np.abs(rescale).max()
+
+
+MIXED = (
+    *("multiply", "subtract", "maximum", "concatenate", "gate", "twice", "unmerged"),
+    *("max2d", "average2d", "padding1d", "softmax", "hard_silu", "layer"),
+)
+
+
+def test_reveal_cancel_is_complete_whatever_is_between():
+    every = {name: kind for group in nr.KINDS.values() for name, kind in group.items()}
+    found = nr.branches({name: every[name] for name in MIXED})
+    start = [0.5 * np.roll(x, 1, axis=0) + 0.1 for x in found.x]
+    explanation = kx.DeepLIFT(baseline=start, rule="reveal_cancel")(found.model, found.x, 1)
+    assert_complete(explanation.values, changes(found, start, 1), MIXED)
+    expected = nr.reveal_cancel(nr.Graph(found.model), found.x, start, 1)
+    compare(explanation.values, expected, MIXED)
 
 
 def residual():

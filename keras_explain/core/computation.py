@@ -90,7 +90,7 @@ class Step:
         """Whether its inputs and outputs have one shape."""
         return _same_shape([*self.inputs, *self.outputs])
 
-    def pull(self, upstream: list[Tensor | None]) -> list[Tensor | None]:
+    def pull(self, upstream: list[Tensor | None]) -> list[Any]:
         """Its vector-Jacobian product: for each of its inputs, a tensor or None."""
         if self.positions is None:
             pull_one = backend.pull if self.type == "Layer" else _by_value
@@ -315,9 +315,11 @@ class Computation:
 
     def _steps(self) -> Iterator[Step]:
         order = self._order()
-        uses = Counter(id(self._same(t)) for node in order for t in node.inputs)
+        readers = [node for node in order if getattr(node, "type", None) not in CONSTANTS]
+        uses = Counter(id(self._same(tensor)) for node in readers for tensor in node.inputs)
         uses[id(self._same(self.result))] += 1
-        roots, affine = {}, {}
+        roots: dict[int, Tensor] = {}
+        affine: dict[int, Affine] = {}
         for node in order:
             operands = [self._same(tensor) for tensor in node.inputs]
             positions = [i for i, tensor in enumerate(operands) if id(tensor) in self._active]
@@ -346,7 +348,8 @@ def _function(step: Step, roots: dict[int, Tensor]) -> Step | None:
     found = {id(root): root for root in (roots.get(id(t), t) for t in step.inputs)}
     if len(found) > 1:
         return None
-    root = roots[id(output)] = next(iter(found.values()))
+    root: Any = next(iter(found.values()))
+    roots[id(output)] = root
     if len(step.inputs) == 1 and step.inputs[0].dtype.is_floating:
         return None
     if not (root.dtype.is_floating and output.dtype.is_floating):
@@ -369,7 +372,11 @@ def _affine(step: Step, affine: dict[int, Affine], uses: Counter) -> Affine | No
 
 def _product(step: Step) -> Affine | None:
     operands = WEIGHTED[step.type]
-    if len(step.inputs) > 1 or not step.is_continuous or (step.type == "Einsum" and len(step.op.inputs) != 2):
+    if (
+        len(step.inputs) > 1
+        or not step.is_continuous
+        or (step.type == "Einsum" and len(step.op.inputs) != 2)
+    ):
         return None
     if step.positions == [operands[1]]:
         if step.type not in PRODUCTS:
@@ -387,47 +394,41 @@ def _extended(known: Affine, step: Step) -> Affine | None:
     channels = known.z.shape[-1]
     if channels is None or step.outputs[0].shape[-1] != channels or _channels_first(known.product):
         return None
-    changes: dict[str, Any] = {}
+    scale, bias = known.scale, known.bias
     if step.type in AFFINE:
-        change = _per_channel(known, step, channels)
-        if change is None:
+        change = _per_channel(step, channels)
+        if change is None or (change[0] is not None and not _can_scale(known)):
             return None
-        changes = change
+        factor, shift = change
+        if factor is not None:
+            scale = factor * (ops.ones((channels,)) if scale is None else scale)
+            bias = None if bias is None else factor * bias
+        if shift is not None:
+            bias = shift + (ops.zeros((channels,)) if bias is None else bias)
     elif step.type not in ("Reshape", "Squeeze", "ExpandDims"):
         return None
     known.absorbed = True
     ops_ = _between(step.outputs, known.inputs)
-    return replace(known, ops=ops_, outputs=step.outputs, absorbed=False, **changes)
+    return replace(known, ops=ops_, outputs=step.outputs, scale=scale, bias=bias, absorbed=False)
 
 
-def _per_channel(known: Affine, step: Step, channels: int) -> dict[str, Any] | None:
-    """What an elementwise operation by a constant makes of the scale and the bias."""
-    scale, bias = known.scale, known.bias
+def _per_channel(step: Step, channels: int) -> tuple[Any, Any] | None:
+    """The factor and the summand of an affine operation, if these are numbers per channel."""
     if step.type == "Neg":
-        factor, shift = -1.0, None
-    else:
-        first = step.positions == [0]
-        constant = step.op.inputs[1 if first else 0]
-        shape = constant.shape.as_list()
-        flat = ops.reshape(constant, (-1,))
-        if any(n != 1 for n in shape[:-1]) or (shape and shape[-1] not in (1, channels)):
-            return None
-        factor, shift = {
-            "Mul": (flat, None),
-            "RealDiv": (1 / flat if first else None, None),
-            "Sub": (None, -flat) if first else (-1.0, flat),
-        }.get(step.type, (None, flat))
-        if step.type == "RealDiv" and not first:
-            return None
-    if factor is not None:
-        if not _can_scale(known):
-            return None
-        ones = ops.ones((channels,))
-        scale = factor * (ones if scale is None else scale)
-        bias = None if bias is None else factor * bias
-    if shift is not None:
-        bias = shift + (ops.zeros((channels,)) if bias is None else bias)
-    return {"scale": scale, "bias": bias}
+        return -1.0, None
+    first = step.positions == [0]
+    constant = step.op.inputs[1 if first else 0]
+    shape = constant.shape.as_list()
+    if any(n != 1 for n in shape[:-1]) or (shape and shape[-1] not in (1, channels)):
+        return None
+    flat = ops.reshape(constant, (-1,))
+    if step.type == "Mul":
+        return flat, None
+    if step.type == "RealDiv":
+        return (1 / flat, None) if first else None
+    if step.type == "Sub":
+        return (None, -flat) if first else (-1.0, flat)
+    return None, flat
 
 
 def _can_scale(known: Affine) -> bool:
@@ -462,9 +463,7 @@ def _send(messages: dict[int, Message], tensor: Tensor, message: Message) -> Non
     if message is None:
         return
     known = messages.get(id(tensor))
-    messages[id(tensor)] = (
-        message if known is None else tree.map_structure(ops.add, known, message)
-    )
+    messages[id(tensor)] = message if known is None else tree.map_structure(ops.add, known, message)
 
 
 def _pull(

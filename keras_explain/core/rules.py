@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_explain.core.computation import Affine, Call, Step
@@ -226,7 +227,7 @@ class ZBox(_Shares, kw_only=False):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.low is not None and self.high is not None and ops.any(self.low > self.high):
+        if self.low is not None and self.high is not None and np.any(self.low > self.high):
             raise ValueError(
                 f"Expected low <= high. Received: low={self.low!r}, high={self.high!r}."
             )
@@ -236,6 +237,14 @@ class ZBox(_Shares, kw_only=False):
         low = _bound(x, self.low, step.samples, ops.min)
         high = _bound(x, self.high, step.samples, ops.max)
         return [Term([(x, w), (low, -_part(w, 1)), (high, -_part(w, -1))])]
+
+
+def z_box(low: Any, high: Any) -> ZBox:
+    """A `ZBox` of bounds that were checked, or are a graph's tensors."""
+    box = object.__new__(ZBox)
+    object.__setattr__(box, "low", low)
+    object.__setattr__(box, "high", high)
+    return box
 
 
 class Pass(Rule, kw_only=False):
@@ -279,7 +288,7 @@ def over(relevance: Tensor, z: Tensor, epsilon: float = TINY) -> Tensor:
     return ops.where(z == 0, 0.0, relevance / ops.where(z == 0, 1.0, z))
 
 
-def _part(value: Tensor | None, sign: int) -> Tensor | None:
+def _part(value: Any, sign: int) -> Any:
     """The positive or the negative part."""
     if value is None:
         return None

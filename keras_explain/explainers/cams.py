@@ -303,10 +303,14 @@ def _check_is_linear_in_the_average(features: Features) -> None:
         averages = not any(given) and _averages(op, features)
         linear = averages or (all(given) and _is_linear(op, len(given), averaged))
         if not linear and (any(given) or op.type not in ("Identity", "Cast")):
-            _raise_not_linear(features, f"operation {op.type!r} ({op.name!r}) between them")
+            raise ValueError(
+                "Expected a score that is linear in the global average of layer "
+                f"{features.call.path!r}, as behind GlobalAveragePooling2D and Dense. "
+                f"Received: operation {op.type!r} ({op.name!r}) between them. Use GradCAM, which "
+                "explains any model: behind a global average its map is this one's positive part, "
+                "over the number of positions."
+            )
         averaged |= {id(t): linear for t in op.outputs}
-    if not averaged.get(id(features.scores)):
-        _raise_not_linear(features, "nothing that averages it between them")
 
 
 def _averages(op: Any, features: Features) -> bool:
@@ -328,12 +332,3 @@ def _is_linear(op: Any, given: int, averaged: dict[int, bool]) -> bool:
     if op.type == "RealDiv":
         return given == 1 and id(op.inputs[0]) in averaged
     return op.type in _LINEAR and (op.type not in _PRODUCTS or given == 1)
-
-
-def _raise_not_linear(features: Features, received: str) -> None:
-    raise ValueError(
-        f"Expected a score that is linear in the global average of layer {features.call.path!r}, "
-        "as behind GlobalAveragePooling2D and Dense. "
-        f"Received: {received}. Use GradCAM, which explains any model: behind a global average its "
-        "map is this one's positive part, over the number of positions."
-    )

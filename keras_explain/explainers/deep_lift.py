@@ -55,7 +55,7 @@ class _Rescale:
         one_number = step.type in ELEMENTWISE and len(step.inputs) == 1
         if step.type == "Function" or (one_number and step.keeps_shape and step.is_continuous):
             return self._function
-        if step.type in _OF_TYPE and step.is_continuous:
+        if step.type in _OF_TYPE and step.is_continuous and len(step.inputs) <= 2:
             return getattr(self, _OF_TYPE[step.type])
         raise no_rule("DeepLIFT", step, 'DeepLIFT(opaque=("{layer}",))')
 
@@ -80,6 +80,7 @@ class _Rescale:
         r = self.at_reference(b)
         product = ops.multiply(self._middle(a), (1 / b + 1 / r) / 2)
         m_a, m_inverse = backend.pull(product.op, [m])
+        assert m_inverse is not None
         return [(m_a, -m_inverse / (b * r))[i] for i in step.positions or ()]
 
     def _squared_difference(self, step: Step, m: Tensor) -> list[Tensor]:

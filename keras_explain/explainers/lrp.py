@@ -152,10 +152,14 @@ class DeepTaylor(_Relevance):
     low: Any = None
     high: Any = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rules.ZBox(self.low, self.high)  # checks them
+
     @property
     def composite(self) -> Composite:
         return (
-            (("first",), rules.ZBox(self.low, self.high)),
+            (("first",), rules.z_box(self.low, self.high)),
             (rules.EVERYTHING, rules.ZPlus()),
         )
 

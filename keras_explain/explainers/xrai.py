@@ -13,7 +13,7 @@ from keras_explain.core.explainer import Explainer, get
 from keras_explain.core.probe import Probe
 from keras_explain.explainers.integrated_gradients import IntegratedGradients
 
-_SIDE = 224  # `min_size` and `dilation` are in pixels of a picture of this height and width
+_SIDE = 224  # lengths and sizes are in pixels of a picture of this height and width
 _SMALLEST_SIDE = 8  # of [B, H, W]: smaller ones are rather series or tables
 
 
@@ -79,6 +79,8 @@ class XRAI(Explainer):
             checks.share(name, getattr(self, name))
         if not self.scales or not all(scale > 0 for scale in self.scales):
             raise ValueError(f"Expected `scales` above 0. Received: scales={self.scales}.")
+        if not self.explainer:
+            raise ValueError("Expected one explainer or more. Received: explainer=().")
         for inner in self.explainer:
             if isinstance(inner, XRAI) or inner.explained_layer is not None:
                 raise ValueError(f"Expected explainers of the input's pixels. Received: {inner}.")
@@ -144,12 +146,12 @@ def cut(picture: np.ndarray, scales: tuple[float, ...], min_size: float) -> list
 
     from skimage.segmentation import felzenszwalb
 
-    low, high = picture.min(), picture.max()
+    low, high, zoom = picture.min(), picture.max(), _zoom(picture)
     unit = (picture.astype(np.float64) - low) / ((high - low) or 1) * 2 - 1
-    least = max(1, round(min_size * _zoom(picture) ** 2))
+    least = max(1, round(min_size * zoom**2))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Got image with third dimension")  # many channels
-        return [felzenszwalb(unit, scale=s, sigma=0.8, min_size=least) for s in scales]
+        return [felzenszwalb(unit, scale=s, sigma=0.8 * zoom, min_size=least) for s in scales]
 
 
 def widened(cuts: list[np.ndarray], by: float) -> Any:

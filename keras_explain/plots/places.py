@@ -49,6 +49,7 @@ def pairs_of(x: Any, values: Any) -> list[tuple[Any, Any]]:
 
 
 def matches(x: Any, values: Any, by_target: bool) -> bool:
+    """Whether values are of the shape of a picture input, or maps over it."""
     size = render.picture_size(x)
     shape = values.shape[:1] + values.shape[2:] if by_target else values.shape
     return size is not None and shape in (x.shape, (len(x), *size))
