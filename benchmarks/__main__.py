@@ -141,11 +141,15 @@ def gaps(rounds: int) -> None:
 def shap(rounds: int) -> None:
     """DeepSHAP beside shap's DeepExplainer."""
     print("### DeepSHAP and shap's DeepExplainer\n")
+    if not installed("shap"):
+        print("shap is not installed.\n")
+        return
+    print("Seconds of a next call, medians; of all classes, or of each sample's predicted one.\n")
     _row("network", "classes", "keras_explain", "shap", "times as fast", "largest difference")
     _row(*["---"] * 6)
     for name, make in deep_shap.NETWORKS.items():
-        model, x, background = make()
-        for classes, (ours, theirs) in deep_shap.contestants(model, x, background).items():
+        for classes, prepare in deep_shap.CONTESTS.items():
+            ours, theirs = prepare(*make())
             difference = deep_shap.difference(ours(), theirs())
             times = interleaved({"keras_explain": ours, "shap": theirs}, rounds)
             a, b = (statistics.median(times[key]) for key in times)

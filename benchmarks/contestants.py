@@ -158,8 +158,8 @@ METHODS |= {cls.__name__: _map_method(cls) for cls in CAMS} | {
     "DeepTaylor": _gradient_method(lambda x: kx.DeepTaylor(), 1),
     "DeepLIFT": _gradient_method(lambda x: kx.DeepLIFT(), 1),
     "DeepLIFT, reveal_cancel": _gradient_method(lambda x: kx.DeepLIFT(rule="reveal_cancel"), 1),
-    "DeepSHAP, background of 4": _gradient_method(lambda x: kx.DeepSHAP(background=x[:4]), 1),
-    "DeepSHAP, background of 8": _gradient_method(lambda x: kx.DeepSHAP(background=x[:8]), 1),
+    "DeepSHAP, background of 4": _gradient_method(lambda x: kx.DeepSHAP(background=x[:4]), 4),
+    "DeepSHAP, background of 8": _gradient_method(lambda x: kx.DeepSHAP(background=x[:8]), 8),
 }
 
 
@@ -183,7 +183,7 @@ def compilations(
 
 def installed(name: str) -> bool:
     """Whether a contestant can run here."""
-    module = {"xplique": "xplique", "tf-explain": "tf_explain"}.get(name)
+    module = {"xplique": "xplique", "tf-explain": "tf_explain", "shap": "shap"}.get(name)
     return module is None or importlib.util.find_spec(module) is not None
 
 

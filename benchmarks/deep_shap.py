@@ -13,16 +13,16 @@ from benchmarks.subjects import small_cnn
 L = keras.layers
 Work = Callable[[], np.ndarray]
 Network = tuple[keras.Model, np.ndarray, np.ndarray]
-SAMPLES, BACKGROUND = 16, 32
+BACKGROUND = 32
 
 
-def cnn() -> Network:
-    """The small CNN of the other tables, samples `[16, 32, 32, 3]` and a background of 32."""
-    model, x, _ = small_cnn(SAMPLES + BACKGROUND)
-    return model, x[:SAMPLES], x[SAMPLES:]
+def cnn(samples: int = 16) -> Network:
+    """The small CNN of the other tables, samples `[B, 32, 32, 3]` and a background of 32."""
+    model, x, _ = small_cnn(samples + BACKGROUND)
+    return model, x[:samples], x[samples:]
 
 
-def dense() -> Network:
+def dense(samples: int = 128) -> Network:
     """Three dense layers, trained for a moment on handwritten digits `[B, 64]`."""
     keras.utils.set_random_seed(0)
     x = (load_digits().data / 16).astype("float32")
@@ -30,44 +30,48 @@ def dense() -> Network:
     model = keras.Sequential([keras.Input((64,)), *hidden, L.Dense(10)])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(x, load_digits().target, epochs=5, verbose=0)
-    return model, x[:SAMPLES], x[SAMPLES : SAMPLES + BACKGROUND]
+    return model, x[:samples], x[samples : samples + BACKGROUND]
 
 
-NETWORKS = {"small CNN, 32 x 32": cnn, "dense network, 64 inputs": dense}
+NETWORKS = {"small CNN, 32 x 32, 16 samples": cnn, "dense network, 64 inputs, 128 samples": dense}
 
 
-def contestants(
-    model: keras.Model, x: np.ndarray, background: np.ndarray
-) -> dict[str, tuple[Work, Work]]:
-    """Our work and shap's, of the predicted class and of all classes, `[B, classes, ...]`.
+def predicted_class(model: keras.Model, x: np.ndarray, background: np.ndarray) -> tuple[Work, Work]:
+    """Values `[B, ...]` of the class of the largest logit, by us and by shap."""
+    shap_values = _shap_values(model, x, background)
+    return (
+        lambda: kx.DeepSHAP(background=background)(model, x).values,
+        lambda: shap_values(ranked_outputs=1)[0][..., 0],
+    )
 
-    shap's check of additivity is off: it looks for ranked outputs in the wrong columns.
-    """
+
+def all_classes(model: keras.Model, x: np.ndarray, background: np.ndarray) -> tuple[Work, Work]:
+    """Values `[B, K, ...]` of all K classes."""
+    classes = np.tile(np.arange(model.output_shape[-1]), (len(x), 1))
+    shap_values = _shap_values(model, x, background)
+    return (
+        lambda: kx.DeepSHAP(background=background)(model, x, classes).values,
+        lambda: np.moveaxis(shap_values(), -1, 1),
+    )
+
+
+CONTESTS = {"predicted": predicted_class, "all 10": all_classes}
+
+
+def _shap_values(model: keras.Model, x: np.ndarray, background: np.ndarray) -> Callable:
+    """`DeepExplainer.shap_values` of x; the check of additivity fails for ranked outputs."""
     import shap
 
-    ours = kx.DeepSHAP(background=background)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = shap.DeepExplainer(model, background)
-    classes = np.arange(model.output_shape[-1])
+        warnings.simplefilter("ignore")  # of the version of TensorFlow
+        explainer = shap.DeepExplainer(model, background)
 
-    def shaps(**kwargs: int) -> np.ndarray:
+    def shap_values(**kwargs: int) -> np.ndarray:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = theirs.shap_values(x, check_additivity=False, **kwargs)
-        values = found[0] if kwargs else found
-        return np.moveaxis(np.asarray(values), -1, 1)
+            warnings.simplefilter("ignore")  # of the nest of the inputs
+            return explainer.shap_values(x, check_additivity=False, **kwargs)
 
-    return {
-        "the predicted one": (
-            lambda: ours(model, x).values[:, None],
-            lambda: shaps(ranked_outputs=1),
-        ),
-        "all": (
-            lambda: ours(model, x, np.tile(classes, (len(x), 1))).values,
-            lambda: shaps(),
-        ),
-    }
+    return shap_values
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:

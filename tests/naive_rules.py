@@ -850,13 +850,13 @@ def by_sign(part, changes, upstream):
 def cancelling(part, x0, parts, upstream):
     """Section 3.5.2: the averages of both orders in which the parts can be added.
 
-    The multiplier of a part that is empty is the derivative at x, as in the rescale rule.
+    The multiplier of a part that is empty is its limit, the mean derivative at x and reference.
     """
     (up, down), f = parts, part.forward
     both = f(x0 + up + down)
     of_up = (f(x0 + up) - f(x0) + both - f(x0 + down)) / 2
     of_down = (f(x0 + down) - f(x0) + both - f(x0 + up)) / 2
-    slope = part.slope(x0 + up + down)
+    slope = (part.slope(x0) + part.slope(x0 + up + down)) / 2
     sides = [np.where(d == 0, slope, divided(e, d)) for e, d in ((of_up, up), (of_down, down))]
     return np.stack(sides, axis=-1) * upstream[..., None]
 
@@ -1006,6 +1006,14 @@ NORMALIZING = {
         called(lambda: L.Normalization(mean=[0.5, -0.2], variance=[2.0, 0.5])),
     ),
     "rescaling": (SERIES, called(lambda: L.Rescaling(-0.5, offset=0.3))),
+    "batch of its own": (
+        ROW,
+        called(
+            lambda: L.Dense(4, activation="relu"),
+            lambda: L.BatchNormalization(),
+            lambda: L.Activation("gelu"),
+        ),
+    ),
     "behind dense": (
         ROW,
         called(lambda: L.Dense(6), lambda: L.LayerNormalization(), lambda: L.Activation("gelu")),

@@ -30,6 +30,8 @@ SOME = ("alpha2_beta1", "gamma", "flat", "z_box")
 """Rules that differ in what they take of a layer: of its weights, bias, output and input."""
 MAP = [(f"{name}_*", rule) for name, (rule, _) in RULES.items()][::-1]  # the longer names first
 CLASSES = np.array([0, 2, 1])
+BETWEEN = [group for group in nr.KINDS if group != "weighted"]
+"""Groups of what is between weighted layers."""
 
 
 def naive_rules_of(model):
@@ -88,7 +90,7 @@ def picture():
 # The naive formulas themselves
 
 
-@pytest.mark.parametrize("group", nr.KINDS)
+@pytest.mark.parametrize("group", BETWEEN)
 def test_the_naive_graph_is_the_model_and_conserves_relevance(group):
     found, graph = nr.case(group)[:2]
     naive.close(graph.scores(found.x), ops.convert_to_numpy(found.model(found.x)))
@@ -97,7 +99,7 @@ def test_the_naive_graph_is_the_model_and_conserves_relevance(group):
     np.testing.assert_allclose(relevance.scores - explained, sum(relevance.lost.values()))
 
 
-@pytest.mark.parametrize("name", RULES.keys() - {"epsilon_large"})
+@pytest.mark.parametrize("name", sorted(RULES.keys() - {"epsilon_large"}))
 def test_the_naive_rules_conserve_relevance_without_a_bias(name):
     _, graph, x = chain(layers.Dense(5, use_bias=False, name="one"))
     relevance = nr.lrp(graph, x, 1, {"one": RULES[name][1]})
@@ -117,7 +119,7 @@ def plain(make):
 @pytest.mark.parametrize("kind", nr.WEIGHTED)
 def test_the_rules_are_their_formulas(kind):
     shape, make = nr.WEIGHTED[kind]
-    rules = RULES if kind in ("dense", "conv2d") else SOME
+    rules = RULES if kind == "dense" else SOME
     found = nr.branches(for_each(rules, shape, plain(make)))
     explanation = kx.LRP(rules=MAP)(found.model, found.x, CLASSES)
     expected = nr.lrp(nr.Graph(found.model), found.x, CLASSES, naive_rules_of(found.model))
@@ -152,9 +154,7 @@ def rescaling():
         ("depthwise2d", normalization),
         ("conv2d transposed", normalization),
         ("separable2d", normalization),
-        ("conv1d", normalization),
         ("einsum", rescaling),
-        ("dense of series", rescaling),
     ],
 )
 def test_what_scales_each_channel_is_merged_into_the_weights(kind, after):
@@ -172,9 +172,9 @@ def test_what_scales_each_channel_is_merged_into_the_weights(kind, after):
 def test_a_grouped_convolution_is_its_formula():
     stack = [layers.Conv2D(6, 2, groups=2, name="conv"), layers.Flatten(), layers.Dense(3)]
     model, graph, x = chain(*stack, shape=(4, 3, 4))
-    for theirs, ours in (RULES[name] for name in ("gamma", "z_box")):
-        values = kx.LRP(rules=[("conv", theirs)])(model, x, CLASSES).values
-        naive.close(values, nr.lrp(graph, x, CLASSES, {"conv": ours}).values, 1e-4)
+    theirs, ours = RULES["alpha2_beta1"]
+    values = kx.LRP(rules=[("conv", theirs)])(model, x, CLASSES).values
+    naive.close(values, nr.lrp(graph, x, CLASSES, {"conv": ours}).values, 1e-4)
 
 
 def test_bounds_may_be_given_for_each_channel():
@@ -211,7 +211,7 @@ def test_the_gradient_rule_takes_a_layer_as_one():
 # What is between weighted layers
 
 
-@pytest.mark.parametrize("group", nr.KINDS.keys() - {"weighted"})
+@pytest.mark.parametrize("group", BETWEEN)
 def test_every_kind_of_layer_is_its_formula_and_conserves_relevance_without_biases(group):
     found, graph, _ = nr.case(group)
     lrp = kx.LRP(rules="epsilon")
@@ -310,7 +310,7 @@ def raw():
     return model, nr.Graph(twin), x
 
 
-@pytest.mark.parametrize("name", ["epsilon", "z_plus", "alpha2_beta1", "gamma"])
+@pytest.mark.parametrize("name", ["alpha2_beta1", "gamma"])
 def test_raw_operations_in_a_call(raw, name):
     model, graph, x = raw
     theirs, ours = RULES[name]
@@ -659,13 +659,12 @@ def test_an_operation_without_a_rule_in_the_models_own_call():
         kx.LRP()(model, x, 1)
 
 
-@pytest.mark.parametrize("cell", [layers.LSTM, layers.SimpleRNN])
-def test_recurrent_layers_are_one_step_with_a_warning(cell):
-    model, _, x = chain(cell(4, name="cell"), layers.Dense(3), shape=(4, 3))
+def test_a_recurrent_layer_is_one_step_with_a_warning():
+    model, _, x = chain(layers.LSTM(4, name="cell"), layers.Dense(3), shape=(4, 3))
     with pytest.warns(UserWarning, match="one opaque step"):
         explanation = kx.LRP()(model, x, 1)
     assert np.isfinite(explanation.values).all()
     assert explanation.values.any()
     with warnings.catch_warnings(action="error"):  # it was asked for here
-        asked = kx.LRP(rules=[(cell, R.Gradient())])(model, x, 1)
+        asked = kx.LRP(rules=[(layers.LSTM, R.Gradient())])(model, x, 1)
     naive.close(asked.values, explanation.values)

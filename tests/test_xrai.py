@@ -141,9 +141,10 @@ def test_each_sample_has_its_own_black_and_white(model):
 # The whole
 
 
-def test_by_default_it_is_integrated_gradients_from_black_and_white(model):
-    x = blocks()
-    net = naive.Net([model])
+def test_by_default_it_is_integrated_gradients_from_black_and_white():
+    stack = [layers.Flatten(), layers.Dense(4, activation="tanh"), layers.Dense(3)]
+    model = naive.randomize(keras.Sequential([keras.Input((24, 24, 3)), *stack]))
+    net, x = naive.Net([model]), blocks()
     rule = naive.gauss_legendre(50)
     maps = np.mean(
         [
@@ -273,6 +274,12 @@ def test_it_is_drawn(model):
 def test_wrong_options(options, words):
     with pytest.raises(ValueError, match=words):
         kx.XRAI(**options)
+
+
+def test_it_can_not_be_averaged_over_noise(model):
+    """Regions are grown after the graph, so what is averaged would be without them."""
+    with pytest.raises(ValueError, match="XRAI"):
+        kx.SmoothGrad(explainer=kx.XRAI(**QUICK), samples=2)(model, blocks(), 1)
 
 
 @pytest.mark.parametrize("shape", [(5,), (24, 2), (4, 4, 4, 1)])

@@ -6,17 +6,20 @@ elementwise function made of several operations (such as swish), a weighted sum 
 the BatchNormalization behind it (`Affine`), or a layer whose inside has no rules.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import keras
 from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core.operations import (
     AFFINE,
     ALIASES,
+    ARRANGING,
     CONSTANTS,
     ELEMENTWISE,
     KEEP_SIGN,
@@ -24,7 +27,6 @@ from keras_explain.core.operations import (
     LINEAR,
     NOT_NEGATIVE,
     PRODUCTS,
-    ROUTING,
     WEIGHTED,
 )
 
@@ -81,6 +83,13 @@ class Step:
         return self.type in LINEAR or (alone and self.type in PRODUCTS)
 
     @property
+    def is_literal(self) -> bool:
+        """Whether its other operands are numbers from the code, not learned ones."""
+        positions = self.positions or ()
+        others = [t for i, t in enumerate(self.op.inputs) if i not in positions]
+        return all(map(_is_literal, others))
+
+    @property
     def is_continuous(self) -> bool:
         """Whether its inputs and outputs are floating-point numbers."""
         return all(tensor.dtype.is_floating for tensor in (*self.inputs, *self.outputs))
@@ -125,15 +134,16 @@ class Step:
 
 @dataclass(eq=False)
 class Affine(Step):
-    """A weighted sum `z = x w + b`, with what per channel follows it merged into w and b.
+    """A weighted sum `z = x w + b`, with a scale per channel that follows it merged into w and b.
+
+    Its x is what the layer is given: what only pads and reshapes it for the product belongs to it.
 
     Args:
         product: The operation that multiplies x by the kernel.
         operands: The positions of x and of the kernel in it.
         scale: What the product is multiplied by, `[C]`; None for nothing.
-        bias: What is added then, `[C]`; None for nothing.
+        bias: What is added then, of a shape that broadcasts to z; None for nothing.
         absorbed: Whether a later step contains this one.
-        samples: The number of samples, of which x may have several rows each.
     """
 
     product: Any = None
@@ -141,7 +151,6 @@ class Affine(Step):
     scale: Tensor | None = None
     bias: Tensor | None = None
     absorbed: bool = False
-    samples: Tensor = None
 
     @property
     def is_linear(self) -> bool:
@@ -170,16 +179,19 @@ class Affine(Step):
 
     def sum(self, x: Tensor, w: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The sum `x w` of other inputs and weights, and its vector-Jacobian product by x."""
-        position, kernel = self.operands
-        operands = list(self.product.inputs)
-        operands[position], operands[kernel] = x, w
-        y = backend.replay(self.product, operands)[0]
-        done = [y.op]
-        for op in self.ops[self.ops.index(self.product) + 1 :]:
-            if op.type in ROUTING:
-                y = backend.replay(op, [y, *list(op.inputs)[1:]])[0]
-                done.append(y.op)
-        return y, lambda upstream: _pull(done, [x], [y], [upstream], _by_value)[0]
+        new, done = {id(self.x): x}, []
+        for op in self.ops:
+            operands = [new.get(id(t), t) for t in op.inputs]
+            if op.type in AFFINE:  # merged into the weights
+                outputs = [next(new[id(t)] for t in op.inputs if id(t) in new)]
+            else:
+                if op is self.product:
+                    operands[self.operands[1]] = w
+                outputs = backend.replay(op, operands)
+                done.append(outputs[0].op)
+            new |= {id(old): tensor for old, tensor in zip(op.outputs, outputs, strict=True)}
+        z = new[id(self.z)]
+        return z, lambda upstream: _pull(done, [x], [z], [upstream], _by_value)[0]
 
 
 class Computation:
@@ -319,7 +331,7 @@ class Computation:
         uses = Counter(id(self._same(tensor)) for node in readers for tensor in node.inputs)
         uses[id(self._same(self.result))] += 1
         roots: dict[int, Tensor] = {}
-        affine: dict[int, Affine] = {}
+        made_by: dict[int, Step] = {}
         for node in order:
             operands = [self._same(tensor) for tensor in node.inputs]
             positions = [i for i, tensor in enumerate(operands) if id(tensor) in self._active]
@@ -333,10 +345,9 @@ class Computation:
                 call = self._owners.get(id(node))
                 step = Step(node.type, [node], inputs, list(node.outputs), call, positions)
                 if self._by_value:
-                    step = _affine(step, affine, uses) or _function(step, roots) or step
-            if isinstance(step, Affine):
-                step.samples = self.samples
+                    step = _affine(step, made_by, uses) or _function(step, roots) or step
             self._active |= {id(tensor) for tensor in step.outputs}
+            made_by |= {id(tensor): step for tensor in step.outputs}
             yield step
 
 
@@ -348,6 +359,8 @@ def _function(step: Step, roots: dict[int, Tensor]) -> Step | None:
     found = {id(root): root for root in (roots.get(id(t), t) for t in step.inputs)}
     if len(found) > 1:
         return None
+    if step.type in AFFINE and len(step.inputs) == 1 and not step.is_literal:
+        return None  # learned numbers are no part of an activation
     root: Any = next(iter(found.values()))
     roots[id(output)] = root
     if len(step.inputs) == 1 and step.inputs[0].dtype.is_floating:
@@ -357,82 +370,118 @@ def _function(step: Step, roots: dict[int, Tensor]) -> Step | None:
     return Step("Function", _between([output], [root]), [root], [output], step.call)
 
 
-def _affine(step: Step, affine: dict[int, Affine], uses: Counter) -> Affine | None:
+def _affine(step: Step, made_by: dict[int, Step], uses: Counter) -> Affine | None:
     """The step as a weighted sum, or as the end of one."""
-    known = affine.get(id(step.inputs[0])) if len(step.inputs) == 1 else None
-    found = None
+    if len(step.inputs) > 1 or not step.is_continuous:
+        return None
     if step.type in WEIGHTED:
-        found = _product(step)
-    elif known is not None and uses[id(known.z)] == 1:
-        found = _extended(known, step)
-    if found is not None:
-        affine[id(found.z)] = found
-    return found
+        return _product(step, made_by, uses)
+    known = made_by.get(id(step.inputs[0]))
+    if isinstance(known, Affine) and uses[id(known.z)] == 1:
+        return _extended(known, step)
+    return None
 
 
-def _product(step: Step) -> Affine | None:
+def _product(step: Step, made_by: dict[int, Step], uses: Counter) -> Affine | None:
     operands = WEIGHTED[step.type]
-    if (
-        len(step.inputs) > 1
-        or not step.is_continuous
-        or (step.type == "Einsum" and len(step.op.inputs) != 2)
-    ):
+    if step.type == "Einsum" and len(step.op.inputs) != 2:
         return None
     if step.positions == [operands[1]]:
         if step.type not in PRODUCTS:
             return None
         operands = operands[::-1]
+    x = step.inputs[0]
+    before = made_by.get(id(x))
+    while before is not None and before.type in ARRANGING and uses[id(x)] == 1:
+        x = before.inputs[0]
+        before = made_by.get(id(x))
     return Affine(
-        **{f.name: getattr(step, f.name) for f in fields(step) if f.name != "positions"},
+        type=step.type,
+        ops=_between(step.outputs, [x]),
+        inputs=[x],
+        outputs=step.outputs,
+        call=step.call,
         product=step.op,
         operands=operands,
     )
 
 
 def _extended(known: Affine, step: Step) -> Affine | None:
-    """A weighted sum and what follows it, where this is a number per channel or a reshape."""
-    channels = known.z.shape[-1]
-    if channels is None or step.outputs[0].shape[-1] != channels or _channels_first(known.product):
+    """A weighted sum with what follows it, where that moves no channel, or scales and shifts it."""
+    if _channels_first(known.product):
         return None
-    scale, bias = known.scale, known.bias
-    if step.type in AFFINE:
-        change = _per_channel(step, channels)
-        if change is None or (change[0] is not None and not _can_scale(known)):
-            return None
-        factor, shift = change
+    scale, bias, z = known.scale, known.bias, step.outputs[0]
+    if step.type in AFFINE and step.keeps_shape and not _is_of_an_activation(step):
+        factor, shift = _factor_and_shift(step)
         if factor is not None:
-            scale = factor * (ops.ones((channels,)) if scale is None else scale)
+            channels = _per_channel(factor, known)
+            if channels is None:
+                return None
+            scale = channels if scale is None else channels * scale
             bias = None if bias is None else factor * bias
         if shift is not None:
-            bias = shift + (ops.zeros((channels,)) if bias is None else bias)
-    elif step.type not in ("Reshape", "Squeeze", "ExpandDims"):
+            bias = shift if bias is None else shift + bias
+    elif step.type not in ARRANGING or not (bias is None or _is_flat(bias, known.z, z)):
         return None
     known.absorbed = True
     ops_ = _between(step.outputs, known.inputs)
-    return replace(known, ops=ops_, outputs=step.outputs, scale=scale, bias=bias, absorbed=False)
+    return replace(known, ops=ops_, outputs=[z], scale=scale, bias=bias, absorbed=False)
 
 
-def _per_channel(step: Step, channels: int) -> tuple[Any, Any] | None:
-    """The factor and the summand of an affine operation, if these are numbers per channel."""
+def _factor_and_shift(step: Step) -> tuple[Any, Any]:
+    """What an affine operation multiplies by, and what it adds."""
     if step.type == "Neg":
-        return -1.0, None
+        return -ops.ones((1,)), None
     first = step.positions == [0]
     constant = step.op.inputs[1 if first else 0]
-    shape = constant.shape.as_list()
-    if any(n != 1 for n in shape[:-1]) or (shape and shape[-1] not in (1, channels)):
-        return None
-    flat = ops.reshape(constant, (-1,))
     if step.type == "Mul":
-        return flat, None
+        return constant, None
     if step.type == "RealDiv":
-        return (1 / flat, None) if first else None
+        return 1 / constant, None
     if step.type == "Sub":
-        return (None, -flat) if first else (-1.0, flat)
-    return None, flat
+        return (None, -constant) if first else (-ops.ones((1,)), constant)
+    return None, constant
 
 
-def _can_scale(known: Affine) -> bool:
-    return known.product.type in KERNEL_AXES and known.operands[0] != 1
+def _per_channel(factor: Tensor, known: Affine) -> Tensor | None:
+    """A factor of the sum as numbers `[C]`, if it is one for each of the product's channels."""
+    channels, shape = known.product.outputs[0].shape[-1], known.z.shape.as_list()
+    after = known.ops[known.ops.index(known.product) :]
+    if _channel_axis(known) is None or any(op.type == "Transpose" for op in after):
+        return None
+    axes = [i for i in range(1, len(shape)) if None not in shape[i:]]
+    axis = next((i for i in axes if math.prod(shape[i:]) == channels), None)
+    padded = [1] * (len(shape) - len(factor.shape)) + factor.shape.as_list()
+    if axis is None or any(n != 1 for n in padded[:axis]):
+        return None
+    return ops.reshape(ops.broadcast_to(ops.reshape(factor, padded[axis:]), shape[axis:]), (-1,))
+
+
+def _is_flat(bias: Tensor, z: Tensor, arranged: Tensor) -> bool:
+    """Whether a bias broadcasts alike to a sum and to another arrangement of it."""
+    alike = z.shape[-1] == arranged.shape[-1]
+    return alike and all(n == 1 for n in bias.shape.as_list()[:-1])
+
+
+def _is_of_an_activation(step: Step) -> bool:
+    """Whether an affine operation has numbers from the code, as in `relu6(x + 3) / 6`."""
+    scales = (keras.layers.Rescaling, keras.layers.Normalization)
+    of_layer = step.call is not None and isinstance(step.call.node, scales)
+    return not of_layer and step.is_literal
+
+
+def _channel_axis(step: Affine) -> int | None:
+    """The axis of the kernel that holds the last axis of the product."""
+    op = step.product
+    if op.type == "Einsum":
+        operands, result = op.get_attr("equation").decode().split("->")
+        labels = operands.split(",")[step.operands[1]]
+        return labels.index(result[-1]) - len(labels) if result[-1] in labels else None
+    if step.operands[0] == 1:
+        return None
+    if any(name in op.node_def.attr and op.get_attr(name) for name in ("transpose_b", "adj_y")):
+        return -2
+    return KERNEL_AXES.get(op.type)
 
 
 def _channels_first(op: Any) -> bool:
@@ -441,13 +490,24 @@ def _channels_first(op: Any) -> bool:
 
 def _in_kernel(step: Affine, scale: Tensor) -> Tensor:
     """Numbers per output channel, shaped to multiply a kernel."""
-    op, weight = step.product, step.product.inputs[step.operands[1]]
-    if op.type == "DepthwiseConv2dNative":
+    weight = step.product.inputs[step.operands[1]]
+    if step.product.type == "DepthwiseConv2dNative":  # [..., C, M], whose outputs are C * M
         return ops.reshape(scale, tuple(weight.shape[-2:]))
-    transposed = any(
-        name in op.node_def.attr and op.get_attr(name) for name in ("transpose_b", "adj_y")
-    )
-    return scale[:, None] if KERNEL_AXES[op.type] == -2 or transposed else scale
+    axis = _channel_axis(step)
+    assert axis is not None
+    return ops.reshape(scale, (-1,) + (1,) * (-axis - 1))
+
+
+def _is_literal(tensor: Tensor) -> bool:
+    seen, stack = set(), [tensor.op]
+    while stack:
+        op = stack.pop()
+        if op.type in ("Placeholder", "ReadVariableOp"):
+            return False
+        if id(op) not in seen:
+            seen.add(id(op))
+            stack += [] if op.type in CONSTANTS else [t.op for t in op.inputs]
+    return True
 
 
 def _is_not_negative(tensor: Tensor) -> bool:

@@ -67,6 +67,14 @@ ROUTING = frozenset(
 )
 """Each entry of the output is one entry of an input, or a constant."""
 
+ARRANGING = frozenset(
+    {
+        *("Reshape", "Squeeze", "ExpandDims", "Transpose", "Pad"),
+        *("SpaceToBatchND", "BatchToSpaceND"),
+    }
+)
+"""Routing that layers do around a product, to pad their input and to give it another form."""
+
 MIXING = frozenset(
     {
         *("AddV2", "Add", "AddN", "Sub", "Sum", "Mean", "AvgPool", "AvgPool3D", "BiasAdd"),

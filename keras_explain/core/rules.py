@@ -234,8 +234,7 @@ class ZBox(_Shares, kw_only=False):
 
     def terms(self, step: Affine) -> list[Term]:
         x, w = step.x, step.w
-        low = _bound(x, self.low, step.samples, ops.min)
-        high = _bound(x, self.high, step.samples, ops.max)
+        low, high = _bound(x, self.low, ops.min), _bound(x, self.high, ops.max)
         return [Term([(x, w), (low, -_part(w, 1)), (high, -_part(w, -1))])]
 
 
@@ -303,12 +302,10 @@ def _signed(step: Affine, sign: int) -> list[tuple[Tensor, Tensor]]:
     return pairs
 
 
-def _bound(x: Tensor, given: Any, samples: Tensor, extreme: Callable) -> Tensor:
-    if given is not None:
-        return ops.broadcast_to(ops.cast(given, x.dtype), ops.shape(x))
-    rows = ops.reshape(x, (samples, -1))  # a Dense layer takes the time steps of a sample as rows
-    found = ops.broadcast_to(extreme(rows, axis=1, keepdims=True), ops.shape(rows))
-    return ops.reshape(found, ops.shape(x))
+def _bound(x: Tensor, given: Any, extreme: Callable) -> Tensor:
+    if given is None:
+        given = extreme(x, axis=tuple(range(1, len(x.shape))), keepdims=True)
+    return ops.broadcast_to(ops.cast(given, x.dtype), ops.shape(x))
 
 
 # Which layer takes which rule
@@ -408,7 +405,9 @@ def composite(rules: Any) -> Composite:
                 f"Received: rules={rules!r}. {nearest(rules, COMPOSITES)}"
             )
         return COMPOSITES[rules]
-    pairs = list(rules.items() if isinstance(rules, dict) else rules)
+    pairs = rules.items() if isinstance(rules, dict) else rules
+    if not isinstance(rules, (dict, list, tuple)):
+        pairs = [rules]
     for pair in pairs:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not isinstance(pair[1], Rule):
             raise TypeError(

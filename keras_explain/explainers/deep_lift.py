@@ -48,8 +48,6 @@ class _Rescale:
 
     def _rule(self, step: Step) -> Callable[[Step, Tensor], list[Tensor]] | None:
         """The rule of a step; None where it is linear."""
-        if step.type == "Layer":
-            warn_of_one_step(step)
         if step.type == "Layer" or (step.is_linear and step.is_continuous):
             return None
         one_number = step.type in ELEMENTWISE and len(step.inputs) == 1
@@ -62,13 +60,11 @@ class _Rescale:
     def _function(self, step: Step, m: Tensor) -> list[Tensor]:
         """Of a function of one number: its slope between reference and x."""
         x, dx, dy = step.inputs[0], self.change(step.inputs[0]), self.change(step.outputs[0])
-        return [m * _slope(dy, dx, *self._slope_at(step, x))]
+        return [m * _slope(dy, dx, _derivative(step), self._size(x))]
 
-    def _slope_at(self, step: Step, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivative of a function of one number, and the size of its numbers."""
-        derivative = step.pull([ops.ones_like(step.outputs[0])])[0]
-        size = ops.abs(x) + ops.abs(self.at_reference(x))
-        return (ops.zeros_like(x) if derivative is None else derivative), size
+    def _size(self, x: Tensor) -> Tensor:
+        """The size of the numbers that a change is a difference of."""
+        return ops.abs(x) + ops.abs(self.at_reference(x))
 
     def _product(self, step: Step, m: Tensor) -> list[Tensor]:
         """Of a product: the mean of the other factor."""
@@ -224,9 +220,10 @@ class _RevealCancel(_Rescale):
         r, y_r = self.at_reference(x), self.at_reference(y)
         y_up, y_down = (step.replay([r + part]).outputs[0] for part in (up, down))
         effects = ((y_up - y_r + y - y_down) / 2, (y_down - y_r + y - y_up) / 2)
-        slope_at = self._slope_at(step, x)
+        both_ends = (step, step.replay([self._reference_like(x)]))
+        derivative = sum(map(_derivative, both_ends)) / 2
         return tuple(
-            m * _slope(effect, part, *slope_at)
+            m * _slope(effect, part, derivative, self._size(x))
             for effect, part in zip(effects, (up, down), strict=True)
         )
 
@@ -245,6 +242,12 @@ _OF_TYPE = {
     **dict.fromkeys(("Softmax", "LogSoftmax"), "_softmax"),
     "SquaredDifference": "_squared_difference",
 }
+
+
+def _derivative(step: Step) -> Tensor:
+    """That of a function of one number."""
+    found = step.pull([ops.ones_like(step.outputs[0])])[0]
+    return ops.zeros_like(step.inputs[0]) if found is None else found
 
 
 def _divided(a: Tensor, b: Tensor) -> Tensor:
@@ -358,6 +361,9 @@ def _contributions(
         return is_recurrent(call) or matches(method.opaque, call)
 
     computation = probe.computation(x, target, opaque=opaque)
+    for step in computation.steps:
+        if step.type == "Layer" and not matches(method.opaque, step.call):
+            warn_of_one_step(step)
     reference = probe.computation(start, target, opaque=opaque)
     rule = _RULES[getattr(method, "rule", "rescale")](computation, reference)
     leaves = zip(rule.multipliers(), tree.flatten(x), tree.flatten(start), strict=True)

@@ -64,8 +64,9 @@ class LayerConductance(_AlongThePath):
     `values_j = integral over a in [0, 1] of dS_c / dy_j * dy_j / da da`, at `x' + a (x - x')`
 
     y is the layer's output, whose shape the values have, `[B, ...]`; a layer that is called more
-    than once gives a list. The integral is a sum over pieces of the line: the gradient at a
-    Gauss-Legendre node times the change of y over the piece, which needs no derivative of y.
+    than once gives a list, in the order in which Keras runs the calls. The integral is a sum over
+    pieces of the line: the gradient at a Gauss-Legendre node times the change of y over the piece,
+    which needs no derivative of y.
 
     Where every way from the input to the score leads through the layer (once), the values sum to
     `S_c(x) - S_c(x')`. How far they are from it is in `extras["convergence_delta"]` `[B]`, and
@@ -101,7 +102,8 @@ class InternalInfluence(_AlongThePath):
     `values_j = integral over a in [0, 1] of dS_c / dy_j da`, at `x' + a (x - x')`
 
     y is the layer's output, whose shape the values have, `[B, ...]`; a layer that is called more
-    than once gives a list. The integral is a Gauss-Legendre sum.
+    than once gives a list, in the order in which Keras runs the calls. The integral is a
+    Gauss-Legendre sum.
 
     Args:
         layer: The layer, its name, or a path into nested models (`"backbone/conv_last"`).

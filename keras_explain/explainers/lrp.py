@@ -211,7 +211,7 @@ class _Backward:
             return [self._rule(step).back(step, upstream[0])]
         if step.type in ROUTING or (step.type in MAXIMA and not _is_function(step)):
             return step.pull(upstream)
-        if _is_function(step) and (not step.is_linear or id(step.inputs[0]) in self._raw):
+        if _is_function(step) and (not step.is_linear or self._passes(step)):
             return list(upstream)
         if step.is_linear:
             return rules.Gradient().shares(step, upstream)
@@ -222,6 +222,10 @@ class _Backward:
         if step.type in ("Softmax", "LogSoftmax"):
             return list(upstream)
         raise _no_rule(step)
+
+    def _passes(self, step: Step) -> bool:
+        """Whether a scale or shift is of the model's input, or part of an activation's formula."""
+        return id(step.inputs[0]) in self._raw or step.is_literal
 
     def _rule(self, step: Affine) -> rules.Rule:
         for where, rule in self._composite:
