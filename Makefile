@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 DEMO   ?= demo
 
-bin     := $(VENV)/bin
-xplique := xplique==2.0.2
+bin      := $(VENV)/bin
+parallel := --numprocesses auto --dist worksteal
+xplique  := xplique==2.0.2
 
 # setuptools warns of every editable installation.
 install := PYTHONWARNINGS=ignore::UserWarning \
@@ -23,7 +24,7 @@ demo: $(VENV)/installed
 
 # All that CI checks.
 test: lint
-	$(bin)/pytest
+	$(bin)/pytest $(parallel)
 
 lint: $(VENV)/installed-test
 	$(bin)/ruff check .

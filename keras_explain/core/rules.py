@@ -37,6 +37,7 @@ __all__ = [
     "WSquare",
     "ZBox",
     "ZPlus",
+    "deep_taylor",
     "epsilon_gamma_box",
 ]
 
@@ -376,6 +377,16 @@ def epsilon_gamma_box(low: Any = None, high: Any = None) -> Composite:
     return ((("first",), ZBox(low, high)), (CONVOLUTIONS, Gamma()), (EVERYTHING, Epsilon()))
 
 
+def deep_taylor(low: Any = None, high: Any = None) -> Composite:
+    """Z-box in the first layer and z+ in all others.
+
+    Args:
+        low: The least value of an input, as in `ZBox`.
+        high: The largest.
+    """
+    return ((("first",), z_box(low, high)), (EVERYTHING, ZPlus()))
+
+
 COMPOSITES: dict[str, Composite] = {
     "epsilon": ((EVERYTHING, Epsilon()),),
     "epsilon_plus": ((CONVOLUTIONS, ZPlus()), (EVERYTHING, Epsilon())),
@@ -388,6 +399,7 @@ COMPOSITES: dict[str, Composite] = {
     "alpha1_beta0": ((EVERYTHING, AlphaBeta(1.0, 0.0)),),
     "alpha2_beta1": ((EVERYTHING, AlphaBeta(2.0, 1.0)),),
     "epsilon_alpha2_beta1": ((CONVOLUTIONS, AlphaBeta(2.0, 1.0)), (EVERYTHING, Epsilon())),
+    "deep_taylor": deep_taylor(),
 }
 """Sets of rules by name; layers that none names take `Epsilon()`."""
 

@@ -105,8 +105,8 @@ class LRP(_Relevance):
         layer: The layer whose output is explained in place of the input.
         rules: The name of a set of rules (`keras_explain.rules.COMPOSITES`): `"epsilon"`,
             `"epsilon_plus"`, `"epsilon_plus_flat"`, `"epsilon_gamma_box"`, `"alpha1_beta0"`,
-            `"alpha2_beta1"`, `"epsilon_alpha2_beta1"`; or `(where, rule)` pairs, of which the first
-            that matches a layer counts, as in
+            `"alpha2_beta1"`, `"epsilon_alpha2_beta1"`, `"deep_taylor"`; or `(where, rule)` pairs,
+            of which the first that matches a layer counts, as in
             `[("first", kx.rules.ZBox(-1, 1)), (keras.layers.Dense, kx.rules.Epsilon(0.25)),
             ("backbone/*", kx.rules.Gamma())]`. What nothing matches takes `Epsilon()`.
 
@@ -136,8 +136,8 @@ class LRP(_Relevance):
 class DeepTaylor(_Relevance):
     """Deep Taylor decomposition: LRP by z+ in all layers and z-box in the first.
 
-    It explains what speaks for the score: the values are 0 or more where the score is. In
-    `extras["residual"]` `[B]` is the score less the sum of the values.
+    It shows what speaks for the score, not what speaks against it. The score less the sum of the
+    values is in `extras["residual"]` `[B]`.
 
     Args:
         layer: The layer whose output is explained in place of the input.
@@ -158,10 +158,7 @@ class DeepTaylor(_Relevance):
 
     @property
     def composite(self) -> Composite:
-        return (
-            (("first",), rules.z_box(self.low, self.high)),
-            (rules.EVERYTHING, rules.ZPlus()),
-        )
+        return rules.deep_taylor(self.low, self.high)
 
 
 class _Residuals(Explainer):
