@@ -23,14 +23,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds per row")
     parser.add_argument("--only", choices=list(TABLES), help="print one table")
     parser.add_argument("--network", default="", help="part of a network's name, to print only its")
-    parser.add_argument("--method", default="", help="part of a method's name, likewise")
+    parser.add_argument(
+        "--method", default=[""], nargs="+", help="parts of methods' names, likewise"
+    )
     parser.add_argument("--first-call", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.first_call:
         print(_first_call(*options.first_call))
         return
     for networks in (SUBJECTS, architectures.ARCHITECTURES, deep_shap.NETWORKS):
-        _keep(networks, options.network)
+        _keep(networks, [options.network])
     _keep(METHODS, options.method)
     print(_machine(), end="\n\n")
     for name, table in TABLES.items():
@@ -164,8 +166,8 @@ TABLES = {
 }
 
 
-def _keep(named: dict, part: str) -> None:
-    for name in [n for n in named if part not in n]:
+def _keep(named: dict, parts: list[str]) -> None:
+    for name in [n for n in named if not any(part in n for part in parts)]:
         del named[name]
 
 

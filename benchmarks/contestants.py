@@ -14,7 +14,7 @@ import tensorflow as tf
 import keras_explain as kx
 from keras_explain import backend
 from keras_explain.core.forward import default_batch_size
-from keras_explain.core.probe import CACHE
+from keras_explain.core.opened import CACHE
 
 Work = Callable[[], object]
 STEPS = 50

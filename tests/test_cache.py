@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 import keras_explain as kx
-from keras_explain.core import probe
+from keras_explain.core import opened as opened_models
 from tests import check, models
 
 SIGNED = kx.Saliency(absolute=False)
@@ -86,7 +86,7 @@ def test_another_signature_is_another_function():
 
 
 def test_the_cache_is_bounded(monkeypatch):
-    monkeypatch.setattr(probe, "CACHED_FUNCTIONS", 3)
+    monkeypatch.setattr(opened_models, "CACHED_FUNCTIONS", 3)
     model = small()
     for power in range(5):
         SIGNED(model, X, kx.targets.Function(lambda y, p=power: y[:, 0] ** p + y[:, 1]))
@@ -96,7 +96,7 @@ def test_the_cache_is_bounded(monkeypatch):
 def test_the_least_recently_used_function_makes_room(monkeypatch):
     model = small()
     kx.Saliency()(model, X)
-    monkeypatch.setattr(probe, "CACHED_FUNCTIONS", len(opened(model)._functions) + 1)
+    monkeypatch.setattr(opened_models, "CACHED_FUNCTIONS", len(opened(model)._functions) + 1)
     kx.InputXGradient()(model, X)
     kx.Saliency()(model, X)
     SIGNED(model, X)  # makes room
@@ -109,7 +109,7 @@ def test_the_least_recently_used_function_makes_room(monkeypatch):
 def test_a_cache_that_is_too_small_costs_time_only(bound, monkeypatch):
     explainer = kx.IntegratedGradients(steps=3)
     expected = explainer(small(), X, 1)
-    monkeypatch.setattr(probe, "CACHED_FUNCTIONS", bound)
+    monkeypatch.setattr(opened_models, "CACHED_FUNCTIONS", bound)
     model = small()
     for _ in range(2):
         check.assert_same(explainer(model, X, 1), expected)
@@ -117,7 +117,7 @@ def test_a_cache_that_is_too_small_costs_time_only(bound, monkeypatch):
 
 
 def test_functions_that_made_room_are_freed(monkeypatch):
-    monkeypatch.setattr(probe, "CACHED_FUNCTIONS", 1)
+    monkeypatch.setattr(opened_models, "CACHED_FUNCTIONS", 1)
     model = small()
     kx.Saliency()(model, X)
     (function,) = opened(model)._functions.values()

@@ -13,7 +13,8 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core.forward import ONE_CLASS, ROWS, Forward, groups
-from keras_explain.core.probe import Compiled, OpenModel
+from keras_explain.core.opened import Compiled, OpenModel
+from keras_explain.core.probe import Probe
 from keras_explain.core.targets import Target
 
 if TYPE_CHECKING:
@@ -124,6 +125,9 @@ class _Work:
                 total += ops.sum(scores, axis=0)[:, None]
         return total / count
 
+    def _of_input(self, probe: Probe, values: Nest) -> Nest:
+        return probe.collapse(values) if self.explainer.of_the_point else values
+
     # Compiled functions
 
     def _function(self, name: str, build: Callable[[], Compiled]) -> Compiled:
@@ -144,7 +148,7 @@ class _Work:
             point = probe.point(x)
             probe.begin(point)
             total = explainer.step(probe, point, index, {})
-            values = probe.collapse(explainer.finish(probe, total, point))
+            values = self._of_input(probe, explainer.finish(probe, total, point))
             scores, index = probe.begun(index)
             return {"values": values, "scores": scores, "index": index, **explainer.extras(total)}
 
@@ -172,7 +176,7 @@ class _Work:
         def finish(probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, stats: Any) -> Any:
             probe = probe_of(x, rows)
             total = explainer.reduce.result(stats)
-            values = probe.collapse(explainer.finish(probe, total, probe.point(x)))
+            values = self._of_input(probe, explainer.finish(probe, total, probe.point(x)))
             return {"values": values, **explainer.extras(total)}
 
         return self._compile(finish, self.forward.specs, ROWS, backend.output_specs(chunk.call))

@@ -9,189 +9,25 @@ the BatchNormalization behind it (`Affine`), or a layer whose inside has no rule
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
 from keras import ops, tree
 
-from keras_explain import backend
 from keras_explain.core.operations import (
     AFFINE,
     ALIASES,
     ARRANGING,
     CONSTANTS,
     ELEMENTWISE,
-    KEEP_SIGN,
-    KERNEL_AXES,
-    LINEAR,
-    NOT_NEGATIVE,
     PRODUCTS,
     WEIGHTED,
 )
+from keras_explain.core.steps import Affine, Call, Message, Step, between, send
 
 Tensor = Any
-Message = Any
-Rule = Callable[["Step", list[Message]], Sequence[Message]]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a layer or functional operation during a forward pass."""
-
-    path: str
-    node: Any
-    number: int
-    inputs: list[Tensor]
-    output: Any
-
-
-@dataclass(eq=False)
-class Step:
-    """A part of a computation that is handled as a whole.
-
-    Args:
-        type: The type of its operation; `"Function"` for an elementwise function of one tensor
-            that is made of several operations, `"Layer"` for a layer taken as one.
-        ops: Its operations, in their order.
-        inputs: The tensors that depend on the point of which it is a function.
-        outputs: The tensors it makes.
-        call: The innermost layer that it belongs to; None where that is the model itself.
-        positions: Of a single operation: which of its operands the inputs are.
-    """
-
-    type: str
-    ops: list[Any]
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-    call: Call | None
-    positions: list[int] | None = None
-
-    @property
-    def op(self) -> Any:
-        """Its last operation."""
-        return self.ops[-1]
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether it is linear, but for a constant, in its inputs together."""
-        alone = len(self.inputs) == 1
-        if self.type in ("Mul", "RealDiv"):
-            return alone and (self.type == "Mul" or self.positions == [0])
-        if self.type in ("SelectV2", "Select"):
-            return 0 not in (self.positions or ())
-        return self.type in LINEAR or (alone and self.type in PRODUCTS)
-
-    @property
-    def is_literal(self) -> bool:
-        """Whether its other operands are numbers from the code, not learned ones."""
-        positions = self.positions or ()
-        others = [t for i, t in enumerate(self.op.inputs) if i not in positions]
-        return all(map(_is_literal, others))
-
-    @property
-    def is_continuous(self) -> bool:
-        """Whether its inputs and outputs are floating-point numbers."""
-        return all(tensor.dtype.is_floating for tensor in (*self.inputs, *self.outputs))
-
-    @property
-    def keeps_shape(self) -> bool:
-        """Whether its inputs and outputs have one shape."""
-        return _same_shape([*self.inputs, *self.outputs])
-
-    def pull(self, upstream: list[Tensor | None]) -> list[Any]:
-        """Its vector-Jacobian product: for each of its inputs, a tensor or None."""
-        if self.positions is None:
-            pull_one = backend.pull if self.type == "Layer" else _by_value
-            return _pull(self.ops, self.inputs, self.outputs, upstream, pull_one)
-        back = backend.pull(self.op, upstream)
-        return [back[i] for i in self.positions]
-
-    def replay(self, inputs: Sequence[Tensor]) -> "Step":
-        """The same step for other inputs."""
-        if self.positions is not None:
-            operands = list(self.op.inputs)
-            for i, tensor in zip(self.positions, inputs, strict=True):
-                operands[i] = tensor
-            outputs = backend.replay(self.op, operands)
-            return replace(self, ops=[outputs[0].op], inputs=list(inputs), outputs=outputs)
-        new = {id(old): tensor for old, tensor in zip(self.inputs, inputs, strict=True)}
-        ops_ = []
-        for op in self.ops:
-            outputs = backend.replay(op, [new.get(id(t), t) for t in op.inputs])
-            new |= {id(old): tensor for old, tensor in zip(op.outputs, outputs, strict=True)}
-            ops_.append(outputs[0].op)
-        outputs = [new[id(tensor)] for tensor in self.outputs]
-        return replace(self, ops=ops_, inputs=list(inputs), outputs=outputs)
-
-    @property
-    def where(self) -> str:
-        """Where in the model it is, for messages."""
-        if self.call is None:
-            return "the model's own call"
-        return f"layer {self.call.path!r} ({type(self.call.node).__name__})"
-
-
-@dataclass(eq=False)
-class Affine(Step):
-    """A weighted sum `z = x w + b`, with a scale per channel that follows it merged into w and b.
-
-    Its x is what the layer is given: what only pads and reshapes it for the product belongs to it.
-
-    Args:
-        product: The operation that multiplies x by the kernel.
-        operands: The positions of x and of the kernel in it.
-        scale: What the product is multiplied by, `[C]`; None for nothing.
-        bias: What is added then, of a shape that broadcasts to z; None for nothing.
-        absorbed: Whether a later step contains this one.
-    """
-
-    product: Any = None
-    operands: tuple[int, int] = (0, 1)
-    scale: Tensor | None = None
-    bias: Tensor | None = None
-    absorbed: bool = False
-
-    @property
-    def is_linear(self) -> bool:
-        return True
-
-    @property
-    def x(self) -> Tensor:
-        """The input."""
-        return self.inputs[0]
-
-    @property
-    def z(self) -> Tensor:
-        """The output."""
-        return self.outputs[0]
-
-    @property
-    def w(self) -> Tensor:
-        """The kernel times the scale."""
-        weight = self.product.inputs[self.operands[1]]
-        return weight if self.scale is None else weight * _in_kernel(self, self.scale)
-
-    @property
-    def is_not_negative(self) -> bool:
-        """Whether x is known to be 0 or more."""
-        return _is_not_negative(self.x)
-
-    def sum(self, x: Tensor, w: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """The sum `x w` of other inputs and weights, and its vector-Jacobian product by x."""
-        new, done = {id(self.x): x}, []
-        for op in self.ops:
-            operands = [new.get(id(t), t) for t in op.inputs]
-            if op.type in AFFINE:  # merged into the weights
-                outputs = [next(new[id(t)] for t in op.inputs if id(t) in new)]
-            else:
-                if op is self.product:
-                    operands[self.operands[1]] = w
-                outputs = backend.replay(op, operands)
-                done.append(outputs[0].op)
-            new |= {id(old): tensor for old, tensor in zip(op.outputs, outputs, strict=True)}
-        z = new[id(self.z)]
-        return z, lambda upstream: _pull(done, [x], [z], [upstream], _by_value)[0]
+Rule = Callable[[Step, list[Message]], Sequence[Message]]
 
 
 class Computation:
@@ -247,7 +83,7 @@ class Computation:
             upstream = [messages.get(id(tensor)) for tensor in step.outputs]
             if any(message is not None for message in upstream):
                 for tensor, back in zip(step.inputs, rule(step, upstream), strict=True):
-                    _send(messages, tensor, back)
+                    send(messages, tensor, back)
         return [
             ops.zeros_like(source) if id(source) not in messages else messages[id(source)]
             for source in self.sources
@@ -340,7 +176,7 @@ class Computation:
             inputs = [operands[i] for i in positions]
             if isinstance(node, Call):
                 outputs = tree.flatten(node.output)
-                step = Step("Layer", _between(outputs, inputs), inputs, outputs, node)
+                step = Step("Layer", between(outputs, inputs), inputs, outputs, node)
             else:
                 call = self._owners.get(id(node))
                 step = Step(node.type, [node], inputs, list(node.outputs), call, positions)
@@ -349,6 +185,15 @@ class Computation:
             self._active |= {id(tensor) for tensor in step.outputs}
             made_by |= {id(tensor): step for tensor in step.outputs}
             yield step
+
+
+def _owners(calls: Collection[Call]) -> dict[int, Call]:
+    """By the id of each operation, the innermost call that made it."""
+    owners: dict[int, Call] = {}
+    for call in calls:  # inner calls end, and are recorded, before outer ones
+        for op in between(tree.flatten(call.output), call.inputs):
+            owners.setdefault(id(op), call)
+    return owners
 
 
 def _function(step: Step, roots: dict[int, Tensor]) -> Step | None:
@@ -367,7 +212,7 @@ def _function(step: Step, roots: dict[int, Tensor]) -> Step | None:
         return None
     if not (root.dtype.is_floating and output.dtype.is_floating):
         return None
-    return Step("Function", _between([output], [root]), [root], [output], step.call)
+    return Step("Function", between([output], [root]), [root], [output], step.call)
 
 
 def _affine(step: Step, made_by: dict[int, Step], uses: Counter) -> Affine | None:
@@ -397,7 +242,7 @@ def _product(step: Step, made_by: dict[int, Step], uses: Counter) -> Affine | No
         before = made_by.get(id(x))
     return Affine(
         type=step.type,
-        ops=_between(step.outputs, [x]),
+        ops=between(step.outputs, [x]),
         inputs=[x],
         outputs=step.outputs,
         call=step.call,
@@ -424,7 +269,7 @@ def _extended(known: Affine, step: Step) -> Affine | None:
     elif step.type not in ARRANGING or not (bias is None or _is_flat(bias, known.z, z)):
         return None
     known.absorbed = True
-    ops_ = _between(step.outputs, known.inputs)
+    ops_ = between(step.outputs, known.inputs)
     return replace(known, ops=ops_, outputs=[z], scale=scale, bias=bias, absorbed=False)
 
 
@@ -447,7 +292,7 @@ def _per_channel(factor: Tensor, known: Affine) -> Tensor | None:
     """A factor of the sum as numbers `[C]`, if it is one for each of the product's channels."""
     channels, shape = known.product.outputs[0].shape[-1], known.z.shape.as_list()
     after = known.ops[known.ops.index(known.product) :]
-    if _channel_axis(known) is None or any(op.type == "Transpose" for op in after):
+    if known.channel_axis is None or any(op.type == "Transpose" for op in after):
         return None
     axes = [i for i in range(1, len(shape)) if None not in shape[i:]]
     axis = next((i for i in axes if math.prod(shape[i:]) == channels), None)
@@ -470,123 +315,5 @@ def _is_of_an_activation(step: Step) -> bool:
     return not of_layer and step.is_literal
 
 
-def _channel_axis(step: Affine) -> int | None:
-    """The axis of the kernel that holds the last axis of the product."""
-    op = step.product
-    if op.type == "Einsum":
-        operands, result = op.get_attr("equation").decode().split("->")
-        labels = operands.split(",")[step.operands[1]]
-        return labels.index(result[-1]) - len(labels) if result[-1] in labels else None
-    if step.operands[0] == 1:
-        return None
-    if any(name in op.node_def.attr and op.get_attr(name) for name in ("transpose_b", "adj_y")):
-        return -2
-    return KERNEL_AXES.get(op.type)
-
-
 def _channels_first(op: Any) -> bool:
     return op.node_def.attr["data_format"].s.startswith(b"NC")
-
-
-def _in_kernel(step: Affine, scale: Tensor) -> Tensor:
-    """Numbers per output channel, shaped to multiply a kernel."""
-    weight = step.product.inputs[step.operands[1]]
-    if step.product.type == "DepthwiseConv2dNative":  # [..., C, M], whose outputs are C * M
-        return ops.reshape(scale, tuple(weight.shape[-2:]))
-    axis = _channel_axis(step)
-    assert axis is not None
-    return ops.reshape(scale, (-1,) + (1,) * (-axis - 1))
-
-
-def _is_literal(tensor: Tensor) -> bool:
-    seen, stack = set(), [tensor.op]
-    while stack:
-        op = stack.pop()
-        if op.type in ("Placeholder", "ReadVariableOp"):
-            return False
-        if id(op) not in seen:
-            seen.add(id(op))
-            stack += [] if op.type in CONSTANTS else [t.op for t in op.inputs]
-    return True
-
-
-def _is_not_negative(tensor: Tensor) -> bool:
-    op = tensor.op
-    while op.type in KEEP_SIGN | ALIASES and op.type not in ("ConcatV2", "Pack"):
-        op = op.inputs[tensor.value_index if op.type == "IdentityN" else 0].op
-    if op.type in ("ConcatV2", "Pack"):
-        return all(_is_not_negative(t) for t in op.inputs if t.dtype.is_floating)
-    return op.type in NOT_NEGATIVE
-
-
-def _send(messages: dict[int, Message], tensor: Tensor, message: Message) -> None:
-    if message is None:
-        return
-    known = messages.get(id(tensor))
-    messages[id(tensor)] = message if known is None else tree.map_structure(ops.add, known, message)
-
-
-def _pull(
-    operations: list[Any],
-    inputs: list[Tensor],
-    outputs: list[Tensor],
-    upstream: list[Tensor | None],
-    pull_one: Callable,
-) -> list[Tensor | None]:
-    messages: dict[int, Tensor] = {}
-    for tensor, message in zip(outputs, upstream, strict=True):
-        _send(messages, tensor, message)
-    for op in reversed(operations):
-        back = [messages.get(id(tensor)) for tensor in op.outputs]
-        if all(message is None for message in back):
-            continue
-        for tensor, message in zip(op.inputs, pull_one(op, back), strict=True):
-            _send(messages, tensor, message)
-    return [messages.get(id(tensor)) for tensor in inputs]
-
-
-def _by_value(op: Any, back: list[Tensor | None]) -> list[Tensor | None]:
-    return back if op.type in ALIASES else backend.pull(op, back)
-
-
-def _owners(calls: Collection[Call]) -> dict[int, Call]:
-    """By the id of each operation, the innermost call that made it."""
-    owners: dict[int, Call] = {}
-    for call in calls:  # inner calls end, and are recorded, before outer ones
-        for op in _between(tree.flatten(call.output), call.inputs):
-            owners.setdefault(id(op), call)
-    return owners
-
-
-def _between(outputs: list[Tensor], inputs: list[Tensor]) -> list[Any]:
-    """The operations by which some tensors are made of others, in an order that works."""
-    order, done, opened = [], set(), set()
-    ends = set(map(id, inputs))
-    stack = list(outputs)
-    while stack:
-        tensor = stack[-1]
-        if id(tensor) in ends or id(tensor.op) in done:
-            stack.pop()
-        elif id(tensor.op) in opened:
-            done.add(id(tensor.op))
-            order.append(tensor.op)
-            stack.pop()
-        else:
-            opened.add(id(tensor.op))
-            if tensor.op.type not in CONSTANTS:
-                stack += list(tensor.op.inputs)
-    return _depending(order, ends)
-
-
-def _depending(order: list[Any], ends: set[int]) -> list[Any]:
-    active, found = set(ends), []
-    for op in order:
-        if any(id(t) in active for t in op.inputs) and op.type not in CONSTANTS:
-            active |= {id(t) for t in op.outputs}
-            found.append(op)
-    return found
-
-
-def _same_shape(tensors: list[Tensor]) -> bool:
-    shapes = [tensor.shape for tensor in tensors]
-    return all(s.rank is not None and s.as_list() == shapes[0].as_list() for s in shapes)

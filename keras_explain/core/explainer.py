@@ -13,7 +13,8 @@ from keras_explain.core import chunks, inputs
 from keras_explain.core.config import Config, deserialize, known_classes
 from keras_explain.core.explanation import Explanation
 from keras_explain.core.names import nearest, snake_name
-from keras_explain.core.probe import OpenModel, Probe
+from keras_explain.core.opened import OpenModel
+from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Reduction, Sum
 from keras_explain.core.targets import as_target
 
@@ -118,6 +119,11 @@ class Explainer(Config, abc.ABC):
         return {}
 
     @property
+    def of_the_point(self) -> bool:
+        """Whether the values are those of the point: of token ids, to be summed over embeddings."""
+        return True
+
+    @property
     def explained_layer(self) -> str | None:
         """The layer whose output is explained in place of the input."""
         return None
@@ -136,7 +142,16 @@ class Explainer(Config, abc.ABC):
             x: The point.
             target: Ints `[n, 1]`.
             passes: This method's passes for each row, `[n, passes, ...]`.
+
+        Raises:
+            ValueError: What it makes in `afterwards` can't be part of a step.
         """
+        if type(self).afterwards is not Explainer.afterwards:
+            raise ValueError(
+                "Expected an explainer that is computed in the graph alone. Received: "
+                f"{type(self).__name__}, which works on its result afterwards. Put the other "
+                f"explainer inside it, as in `{type(self).__name__}(explainer=...)`."
+            )
         if not passes:
             return self.finish(probe, self.step(probe, x, target, {}), x)
 

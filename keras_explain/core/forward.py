@@ -11,7 +11,8 @@ from keras import tree
 
 from keras_explain import backend
 from keras_explain.core import inputs
-from keras_explain.core.probe import Compiled, OpenModel, Probe, Sites, find_sites, specs
+from keras_explain.core.opened import Compiled, OpenModel
+from keras_explain.core.probe import Probe, Sites, find_sites, specs
 from keras_explain.core.targets import PREDICTED, Target
 
 Tensor = Any

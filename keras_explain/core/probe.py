@@ -10,8 +10,6 @@ outputs make a point are its *sites*.
 """
 
 import functools
-import operator
-import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,31 +20,15 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core.computation import Call, Computation
-from keras_explain.core.intercept import fingerprint, intercept, nodes_by_path
-from keras_explain.core.names import nearest
+from keras_explain.core.computation import Computation
+from keras_explain.core.intercept import intercept
+from keras_explain.core.opened import OpenModel
+from keras_explain.core.outputs import Outputs, Site
+from keras_explain.core.steps import Call
 from keras_explain.core.targets import Target
 
 Tensor = Any
 Nest = Any
-
-_MOVES_AXES = (keras.layers.Permute, keras.layers.Reshape, keras.layers.InputLayer)
-_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-CACHE = "__kx__"
-CACHED_FUNCTIONS = 64
-_OPENING = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Site:
-    """A call of a layer whose output is explained: of an Embedding, or of a layer asked for.
-
-    `width` is the length of the last axis of its (first) output.
-    """
-
-    path: str
-    number: int
-    width: int | None
 
 
 @dataclass(frozen=True)
@@ -60,209 +42,6 @@ class Sites:
 
     inputs: list[list[Site]]
     layer: list[Site] = field(default_factory=list)
-
-
-@dataclass
-class Compiled:
-    """A compiled function (if one is left to call) and what was learned while it was traced."""
-
-    call: Any
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-class OpenModel:
-    """A model's layers by path and its compiled functions; kept in `model.__dict__`."""
-
-    def __init__(self, model: keras.Model) -> None:
-        if not getattr(model, "built", False):
-            raise ValueError(
-                f"Expected a built model. Received: {model.name!r}, which has no weights yet. Call "
-                "it once on data, or `model.build(input_shape)`."
-            )
-        self.model = model
-        self.nodes = nodes_by_path(model)
-        self.paths = {id(node): path for path, node in self.nodes.items()}
-        self.fingerprint = fingerprint(model)
-        self._functions: dict[Any, Compiled] = {}
-        self._lock = threading.RLock()
-
-    @classmethod
-    def of(cls, model: keras.Model) -> "OpenModel":
-        """The model's own record, made anew when its layers, activations or variables changed."""
-        if not isinstance(model, keras.Model):
-            raise TypeError(f"Expected a keras.Model. Received: {type(model).__name__}.")
-        with _OPENING:
-            known = model.__dict__.get(CACHE)
-            if known is None or known.model is not model or not known.is_current():
-                known = model.__dict__[CACHE] = cls(model)
-            return known
-
-    def is_current(self) -> bool:
-        """Whether the model has the layers, activations and variables that were compiled."""
-        now = fingerprint(self.model)
-        return len(now) == len(self.fingerprint) and all(map(operator.is_, now, self.fingerprint))
-
-    def compiled(self, key: Any, build: Callable[[], Compiled]) -> Compiled:
-        """The function of `key`, built on first use; the least recently used one makes room."""
-        with self._lock:
-            function = self._functions.pop(key, None) or build()
-            self._functions[key] = function
-            if len(self._functions) > CACHED_FUNCTIONS:
-                del self._functions[next(iter(self._functions))]
-            return function
-
-    def resolve(self, layer: str) -> str:
-        """The path of a layer given by path, or by a name that only one path ends in.
-
-        Raises:
-            ValueError: No layer, or more than one, has the name.
-        """
-        if not isinstance(layer, str):
-            raise TypeError(
-                "Expected a layer, its name or its path. "
-                f"Received: layer={layer!r} of type {type(layer).__name__}."
-            )
-        if layer in self.nodes:
-            return layer
-        ends = [path for path in self.nodes if path.endswith("/" + layer)]
-        if len(ends) == 1:
-            return ends[0]
-        if ends:
-            raise ValueError(
-                f"Expected the path of one layer. Received: layer={layer!r}, which ends several "
-                f"paths: {', '.join(map(repr, ends))}. Use one of these."
-            )
-        raise ValueError(
-            f"Expected the name or path of a layer of {self.model.name!r}. "
-            f"Received: layer={layer!r}. {nearest(layer, self.nodes)}"
-        )
-
-    @property
-    def fixed_batch(self) -> int | None:
-        """The batch size that a model made with `Input(batch_size=...)` insists on."""
-        inputs = tree.flatten(getattr(self.model, "inputs", None) or [])
-        return inputs[0].shape[0] if inputs else None
-
-
-class Outputs:
-    """The outputs of one forward pass of `rows` rows, and its recorded calls.
-
-    `width` is the number of units of the output that was read.
-    """
-
-    def __init__(
-        self, opened: OpenModel, raw: Nest, calls: list[Call], rows: Tensor | None
-    ) -> None:
-        self._opened, self._raw, self._rows = opened, raw, rows
-        self.calls = calls
-        self.width: int | None = None
-
-    @property
-    def values(self) -> Nest:
-        """The outputs as the model returns them."""
-        return tree.map_structure(self._cut, self._raw)
-
-    def tensor(self, output: str | int | None, of: str) -> Tensor:
-        """One output as `"value"`, `"logit"` or `"probability"`."""
-        raw = self._select(output)
-        self.width = raw.shape[-1] if len(raw.shape) > 1 else 1
-        if of != "value":
-            logits, activation = backend.before_activation(raw) or (raw, None)
-            raw = logits if of == "logit" else self._probability(raw, activation)
-        return self._cut(ops.cast(raw, "float32"))
-
-    def _probability(self, y: Tensor, activation: str | None) -> Tensor:
-        if activation == "LogSoftmax":
-            return ops.exp(y)
-        if activation is not None:
-            return y
-        return ops.sigmoid(y) if self.width == 1 else ops.softmax(y)
-
-    def layer(self, layer: str) -> Tensor:
-        """The output of a layer; of its last call, where it was called more than once."""
-        return self._cut(self.call(layer).output)
-
-    def call(self, layer: str) -> Call:
-        """The last call of a layer."""
-        return self.calls_of(layer)[-1]
-
-    def at_site(self, site: Site) -> list[Tensor]:
-        """The outputs of a call."""
-        call = next(c for c in self.calls if (c.path, c.number) == (site.path, site.number))
-        return [self._cut(tensor) for tensor in tree.flatten(call.output)]
-
-    def calls_of(self, layer: str) -> list[Call]:
-        """The calls of a layer."""
-        path = self._opened.resolve(layer)
-        calls = [call for call in self.calls if call.path == path]
-        if not calls:
-            raise ValueError(
-                f"Layer {path!r} takes no part in the model's forward pass, or only inside a loop "
-                "(such as a recurrent layer's), where its output can't be read. "
-                f"{nearest(path, dict.fromkeys(call.path for call in self.calls))}"
-            )
-        return calls
-
-    def has_map(self, call: Call) -> bool:
-        """Whether a call has one output `[n, ..., C]` with a spatial extent above 1."""
-        if not backend.is_here(call.output) or len(call.output.shape) < 3:
-            return False
-        around = self._opened.nodes.get(call.path.rpartition("/")[0])
-        if len(call.output.shape) > 3 and isinstance(around, _ATTENTION):  # [n, T, heads, C]
-            return False
-        shape = tuple(call.output.shape[1:])
-        spatial = shape[1:] if self.channels_first(call) else shape[:-1]
-        return all(spatial) and int(np.prod(spatial)) > 1
-
-    def has_tokens(self, call: Call) -> bool:
-        """Whether a call has one output of tokens, `[n, T, C]` with T above 1."""
-        return self.has_map(call) and len(call.output.shape) == 3
-
-    def channels_first(self, call: Call | None) -> bool:
-        """Whether a call's output is `[n, C, ...]`, by the layers that lead to it.
-
-        What has no `data_format` keeps that of the layer before it, except where axes are moved.
-        """
-        while call is not None and not isinstance(call.node, _MOVES_AXES):
-            if hasattr(call.node, "data_format"):
-                return call.node.data_format == "channels_first"
-            call = self._producer(call)
-        return keras.config.image_data_format() == "channels_first"
-
-    def _producer(self, call: Call) -> Call | None:
-        inputs = set(map(id, call.inputs))
-        return next((c for c in self.calls if c is not call and id(c.output) in inputs), None)
-
-    def _cut(self, tensor: Tensor) -> Tensor:
-        return tensor if self._rows is None else tensor[: self._rows]
-
-    def _select(self, output: str | int | None) -> Tensor:
-        named = self._named()
-        if output is None and len(named) == 1:
-            return next(iter(named.values()))
-        if output is None:
-            raise ValueError(
-                "Expected a target that says which output is explained, as in "
-                f"`keras_explain.targets.Class(0, output={next(iter(named))!r})`, since the model "
-                f"has the outputs {', '.join(map(repr, named))}."
-            )
-        if isinstance(output, int) and not isinstance(self._raw, dict):
-            named = dict(enumerate(named.values()))
-        if output not in named:
-            raise ValueError(
-                f"Expected the name or position of one of the model's outputs, "
-                f"{', '.join(map(repr, named))}. Received: output={output!r}."
-            )
-        return named[output]
-
-    def _named(self) -> dict[Any, Tensor]:
-        if isinstance(self._raw, dict):
-            return self._raw
-        flat = tree.flatten(self._raw)
-        names = getattr(self._opened.model, "output_names", None)
-        return dict(
-            zip(names if names and len(names) == len(flat) else range(len(flat)), flat, strict=True)
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +78,7 @@ class Features:
 
     def _arranged(self, tensor: Tensor) -> Tensor:
         assert self.probe.outputs is not None
-        tensor = self.probe.outputs._cut(tensor)
+        tensor = self.probe.outputs.cut(tensor)
         if self.reshape is not None:
             return self.reshape(tensor, self.call.path)
         return ops.moveaxis(tensor, 1, -1) if self.channels_first else tensor
@@ -408,6 +187,14 @@ class Probe:
             target = self.begun(target)[1]
         self.outputs = self._forward(point)
         scores, index, units = self._target.scores(self.outputs, target)
+        if self._sites.layer and not any(
+            backend.depends_on(scores, leaf) for leaf in tree.flatten(point)
+        ):
+            raise ValueError(
+                self._cut_message(
+                    scores, tree.flatten(point)[0], f"layer {self._sites.layer[0].path!r}"
+                )
+            )
         self.facts |= {"units": units, "width": self.outputs.width}
         if self._first is None:
             self._first = (scores, index)
@@ -484,19 +271,21 @@ class Probe:
         scores = self.scores(point, target)
         assert self.outputs is not None
         calls = self.outputs.calls_of(layer)
+        for call in calls:
+            _site(call)
         flat = [tensor for call in calls for tensor in tree.flatten(call.output)]
         grads = backend.gradients(scores, flat)
         for tensor, grad in zip(flat, grads, strict=True):
             if grad is None:
                 raise ValueError(self._cut_message(scores, tensor, f"layer {calls[0].path!r}"))
-        flat, grads = ([self.outputs._cut(t) for t in tensors] for tensors in (flat, grads))
+        flat, grads = ([self.outputs.cut(t) for t in tensors] for tensors in (flat, grads))
         return (flat[0], grads[0]) if len(flat) == 1 else (flat, grads)
 
     def output_of(self, layer: str, point: Nest) -> Nest:
         """A layer's output alone, as in `inside`."""
         outputs = self._forward(point)
         calls = outputs.calls_of(layer)
-        flat = [outputs._cut(t) for call in calls for t in tree.flatten(call.output)]
+        flat = [outputs.cut(t) for call in calls for t in tree.flatten(call.output)]
         return flat[0] if len(flat) == 1 else flat
 
     # Shapes

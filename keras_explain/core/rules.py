@@ -21,9 +21,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_explain.core.computation import Affine, Call, Step
 from keras_explain.core.config import Config
 from keras_explain.core.names import nearest
+from keras_explain.core.steps import Affine, Call, Step
 
 __all__ = [
     "COMPOSITES",

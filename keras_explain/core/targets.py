@@ -18,7 +18,7 @@ from keras_explain import backend
 from keras_explain.core.config import Config
 
 if TYPE_CHECKING:
-    from keras_explain.core.probe import Outputs
+    from keras_explain.core.outputs import Outputs
 
 __all__ = ["Class", "Function", "Label", "Neuron", "Region", "Regression", "Target"]
 

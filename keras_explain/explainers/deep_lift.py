@@ -8,12 +8,13 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core import background, baselines
-from keras_explain.core.computation import Affine, Call, Computation, Step
+from keras_explain.core.computation import Computation
 from keras_explain.core.explainer import Attribution
 from keras_explain.core.operations import ELEMENTWISE, MAXIMA, PRODUCTS
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Mean
 from keras_explain.core.rules import is_recurrent, matches, no_rule, selectors, warn_of_one_step
+from keras_explain.core.steps import Affine, Call, Step
 
 Tensor = Any
 Nest = Any

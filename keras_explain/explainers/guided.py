@@ -5,9 +5,10 @@ from typing import Any
 
 from keras import ops, tree
 
-from keras_explain.core.computation import Computation, Step
+from keras_explain.core.computation import Computation
 from keras_explain.core.explainer import Attribution, Explainer
 from keras_explain.core.probe import Probe
+from keras_explain.core.steps import Step
 from keras_explain.explainers.cams import GradCAM
 
 Tensor = Any

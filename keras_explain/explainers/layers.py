@@ -40,19 +40,15 @@ class _AlongThePath(Explainer, abc.ABC):
         super().__post_init__()
         checks.count("steps", self.steps)
 
+    @property
+    def of_the_point(self) -> bool:
+        return False
+
     def check(self, x: Any) -> None:
         baselines.check(self.baseline, x)
 
     def passes(self, seed: int) -> dict[str, Any]:
         return pieces(self.steps)
-
-    def finish(self, probe: Probe, total: Any, x: Any) -> Any:
-        """The total, with an axis of one to be summed where the probe sums over embeddings."""
-
-        def kept(leaf: Any, collapsed: Any) -> Any:
-            return leaf if len(leaf.shape) == len(collapsed.shape) else leaf[..., None]
-
-        return tree.map_structure(kept, total, probe.collapse(total))
 
     def _start(self, probe: Probe) -> Any:
         return probe.point(baselines.apply(self.baseline, probe.inputs, probe.row))

@@ -9,8 +9,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain.core import chunks, inputs, rules
-from keras_explain.core.computation import Affine, Call, Computation, Step
+from keras_explain.core.computation import Computation
 from keras_explain.core.explainer import Attribution, Explainer
+from keras_explain.core.opened import OpenModel
 from keras_explain.core.operations import (
     AFFINE,
     ALIASES,
@@ -19,8 +20,9 @@ from keras_explain.core.operations import (
     PRODUCTS,
     ROUTING,
 )
-from keras_explain.core.probe import OpenModel, Probe
+from keras_explain.core.probe import Probe
 from keras_explain.core.rules import Composite
+from keras_explain.core.steps import Affine, Call, Step
 from keras_explain.core.targets import as_target
 
 Tensor = Any

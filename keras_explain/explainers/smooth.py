@@ -42,6 +42,10 @@ class _Noisy(Explainer, abc.ABC):
     def explained_layer(self) -> str | None:
         return self.explainer.explained_layer
 
+    @property
+    def of_the_point(self) -> bool:
+        return self.explainer.of_the_point
+
     def check(self, x: Any) -> None:
         self.explainer.check(x)
 

@@ -1,0 +1,154 @@
+"""What one forward pass of a model gave: its outputs, and those of its layers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_explain import backend
+from keras_explain.core.names import nearest
+from keras_explain.core.opened import OpenModel
+from keras_explain.core.steps import Call
+
+Tensor = Any
+Nest = Any
+
+_MOVES_AXES = (keras.layers.Permute, keras.layers.Reshape, keras.layers.InputLayer)
+_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A call of a layer whose output is explained: of an Embedding, or of a layer asked for.
+
+    `width` is the length of the last axis of its (first) output.
+    """
+
+    path: str
+    number: int
+    width: int | None
+
+
+class Outputs:
+    """The outputs of one forward pass of `rows` rows, and its recorded calls.
+
+    `width` is the number of units of the output that was read.
+    """
+
+    def __init__(
+        self, opened: OpenModel, raw: Nest, calls: list[Call], rows: Tensor | None
+    ) -> None:
+        self._opened, self._raw, self._rows = opened, raw, rows
+        self.calls = calls
+        self.width: int | None = None
+
+    @property
+    def values(self) -> Nest:
+        """The outputs as the model returns them."""
+        return tree.map_structure(self.cut, self._raw)
+
+    def tensor(self, output: str | int | None, of: str) -> Tensor:
+        """One output as `"value"`, `"logit"` or `"probability"`."""
+        raw = self._select(output)
+        self.width = raw.shape[-1] if len(raw.shape) > 1 else 1
+        if of != "value":
+            logits, activation = backend.before_activation(raw) or (raw, None)
+            raw = logits if of == "logit" else self._probability(raw, activation)
+        return self.cut(ops.cast(raw, "float32"))
+
+    def _probability(self, y: Tensor, activation: str | None) -> Tensor:
+        if activation == "LogSoftmax":
+            return ops.exp(y)
+        if activation is not None:
+            return y
+        return ops.sigmoid(y) if self.width == 1 else ops.softmax(y)
+
+    def layer(self, layer: str) -> Tensor:
+        """The output of a layer; of its last call, where it was called more than once."""
+        return self.cut(self.call(layer).output)
+
+    def call(self, layer: str) -> Call:
+        """The last call of a layer."""
+        return self.calls_of(layer)[-1]
+
+    def at_site(self, site: Site) -> list[Tensor]:
+        """The outputs of a call."""
+        call = next(c for c in self.calls if (c.path, c.number) == (site.path, site.number))
+        return [self.cut(tensor) for tensor in tree.flatten(call.output)]
+
+    def calls_of(self, layer: str) -> list[Call]:
+        """The calls of a layer."""
+        path = self._opened.resolve(layer)
+        here = (call for call in self.calls if all(map(backend.is_here, tree.flatten(call.output))))
+        calls = [call for call in here if call.path == path]
+        if not calls:
+            raise ValueError(
+                f"Layer {path!r} takes no part in the model's forward pass, or only inside a loop "
+                "(such as a recurrent layer's), where its output can't be read. "
+                f"{nearest(path, dict.fromkeys(call.path for call in self.calls))}"
+            )
+        return calls
+
+    def has_map(self, call: Call) -> bool:
+        """Whether a call has one output `[n, ..., C]` with a spatial extent above 1."""
+        if not backend.is_here(call.output) or len(call.output.shape) < 3:
+            return False
+        around = self._opened.nodes.get(call.path.rpartition("/")[0])
+        if len(call.output.shape) > 3 and isinstance(around, _ATTENTION):  # [n, T, heads, C]
+            return False
+        shape = tuple(call.output.shape[1:])
+        spatial = shape[1:] if self.channels_first(call) else shape[:-1]
+        return all(spatial) and int(np.prod(spatial)) > 1
+
+    def has_tokens(self, call: Call) -> bool:
+        """Whether a call has one output of tokens, `[n, T, C]` with T above 1."""
+        return self.has_map(call) and len(call.output.shape) == 3
+
+    def channels_first(self, call: Call | None) -> bool:
+        """Whether a call's output is `[n, C, ...]`, by the layers that lead to it.
+
+        What has no `data_format` keeps that of the layer before it, except where axes are moved.
+        """
+        while call is not None and not isinstance(call.node, _MOVES_AXES):
+            if hasattr(call.node, "data_format"):
+                return call.node.data_format == "channels_first"
+            call = self._producer(call)
+        return keras.config.image_data_format() == "channels_first"
+
+    def _producer(self, call: Call) -> Call | None:
+        inputs = set(map(id, call.inputs))
+        return next((c for c in self.calls if c is not call and id(c.output) in inputs), None)
+
+    def cut(self, tensor: Tensor) -> Tensor:
+        """A tensor of the forward pass without the rows that only fill its batch."""
+        return tensor if self._rows is None else tensor[: self._rows]
+
+    def _select(self, output: str | int | None) -> Tensor:
+        named = self._named()
+        if output is None and len(named) == 1:
+            return next(iter(named.values()))
+        if output is None:
+            raise ValueError(
+                "Expected a target that says which output is explained, as in "
+                f"`keras_explain.targets.Class(0, output={next(iter(named))!r})`, since the model "
+                f"has the outputs {', '.join(map(repr, named))}."
+            )
+        if isinstance(output, int) and not isinstance(self._raw, dict):
+            named = dict(enumerate(named.values()))
+        if output not in named:
+            raise ValueError(
+                f"Expected the name or position of one of the model's outputs, "
+                f"{', '.join(map(repr, named))}. Received: output={output!r}."
+            )
+        return named[output]
+
+    def _named(self) -> dict[Any, Tensor]:
+        if isinstance(self._raw, dict):
+            return self._raw
+        flat = tree.flatten(self._raw)
+        names = getattr(self._opened.model, "output_names", None)
+        return dict(
+            zip(names if names and len(names) == len(flat) else range(len(flat)), flat, strict=True)
+        )
