@@ -51,14 +51,14 @@ REFUSED |= {
     ("CAM", kind): "linear in the global average of layer"
     for kind in (
         *("subclassed", "fixed_batch", "uint8", "inputs_dict", "series", "tokens_int"),
-        "mixed_bfloat16",
+        *("mixed_bfloat16", "called_twice", "volume"),
     )
 }
 REFUSED[("GuidedGradCAM", "tabular")] = "layer whose output has a spatial extent"
 REFUSED |= {("BlurIG", kind): "inputs with spatial axes" for kind in ("tabular", "tokens_int")}
 REFUSED |= {
     ("XRAI", kind): "one input of pictures"
-    for kind in ("tabular", "tokens_int", "series", "inputs_dict")
+    for kind in ("tabular", "tokens_int", "series", "inputs_dict", "volume")
 }
 
 

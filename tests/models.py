@@ -275,7 +275,7 @@ def free_size() -> Case:
     return Case(made(x, softmax(h)), numbers(*PICTURE))
 
 
-@nasty
+@common
 def called_twice() -> Case:
     same = layers.Conv2D(3, 3, padding="same", activation="relu", name="same")
     x = keras.Input(PICTURE)
@@ -411,7 +411,7 @@ def series() -> Case:
     return Case(made(x, softmax(layers.Flatten()(h))), numbers(12, 2))
 
 
-@nasty
+@common
 def volume() -> Case:
     x = keras.Input((6, 4, 4, 1))
     h = layers.Conv3D(4, 3, activation="relu", name="conv")(x)

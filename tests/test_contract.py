@@ -36,6 +36,31 @@ def test_contract_on_nasty_models(name, kind):
     check.check_explainer(explainer, case.model, case.x, case.target)
 
 
+class Moody(layers.Layer):
+    """It fails when asked to."""
+
+    def call(self, x):
+        if self.fails:
+            raise RuntimeError("in a bad mood")
+        return x
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_model_that_fails_midway_is_as_it_was(name):
+    moody = Moody()
+    moody.fails = False
+    x = keras.Input(models.PICTURE)
+    h = layers.GlobalAveragePooling2D()(moody(models.conv("conv")(x)))
+    model = models.made(x, models.softmax(h))
+    pictures = models.numbers(*models.PICTURE)
+    explainer = check.explainer_for(CLASSES[name], pictures, model)
+    moody.fails = True
+    before = check.state_of(model)
+    with pytest.raises(RuntimeError, match="in a bad mood"):
+        explainer(model, pictures)
+    check.assert_states_equal(check.state_of(model), before)
+
+
 # The check itself: it takes in every class, and finds what breaks the contract
 
 
