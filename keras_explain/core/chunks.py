@@ -80,7 +80,7 @@ class _Work:
             classes = result["index"]
         result = tree.map_structure(np.asarray, result)
         if self.explainer.measured_from is not None:
-            result |= _completeness(result, np.asarray(self._base_values(x, row, classes)))
+            result |= _completeness(result, self._base_values(x, row, classes, result))
         x = tree.map_structure(lambda leaf: leaf[rows], self.forward.x)
         return result | self.explainer.afterwards(x, result)
 
@@ -95,7 +95,15 @@ class _Work:
         finish = self._function("finish", lambda: self._finish(chunk))
         return finish.call(x, rows, stats, self.arrays)
 
-    def _base_values(self, x: Nest, rows: Tensor, index: Tensor) -> Tensor:
+    def _base_values(
+        self, x: Nest, rows: Tensor, index: Tensor, result: dict[str, Any]
+    ) -> np.ndarray:
+        """The score `[rows]` that each row's attributions are measured from."""
+        if self.explainer.measured_from == "base values":
+            return result["base_values"]
+        return np.asarray(self._reference_scores(x, rows, index))[:, 0]
+
+    def _reference_scores(self, x: Nest, rows: Tensor, index: Tensor) -> Tensor:
         references = self._function("references", self._references)
         points = references.call(x, rows, self.passes, self.arrays)
         if self.explainer.measured_from == "own reference":
@@ -200,6 +208,5 @@ def _completeness(result: dict[str, Any], base: np.ndarray) -> dict[str, np.ndar
         leaf.reshape(len(leaf), -1).sum(axis=1, dtype=np.float64)
         for leaf in tree.flatten(result["values"])
     )
-    base = base[:, 0]
     delta = total - (result["scores"][:, 0].astype(np.float64) - base)
     return {"base_values": base, "convergence_delta": delta.astype(np.float32)}

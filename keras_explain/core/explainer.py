@@ -94,10 +94,11 @@ class Explainer(Config, abc.ABC):
         return {}
 
     @property
-    def measured_from(self) -> Literal["own reference", "shared references"] | None:
-        """Whether the attributions sum to the score less that of `references`.
+    def measured_from(self) -> Literal["own reference", "shared references", "base values"] | None:
+        """What the attributions are measured from: they sum to the score less the base value.
 
-        These are one row a sample, or rows that serve every sample, whose mean score counts.
+        The base value is the score of `references`, which are one row a sample, or rows that serve
+        every sample, whose mean score counts; or it is among the `extras` as `"base_values"`.
         """
         return None
 

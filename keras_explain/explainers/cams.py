@@ -289,7 +289,7 @@ def _check_grid(shape: tuple[Any, ...], count: int, channels: int, path: str) ->
 
 _PRODUCTS = frozenset(WEIGHTED) | {"Mul"}
 _LINEAR = (
-    ALIASES - {"StopGradient", "PreventGradient"}
+    ALIASES - {"StopGradient"}
     | (AFFINE - {"RealDiv"} | MIXING | ROUTING | _PRODUCTS)
     | {"Cast", "Select", "SelectV2"}
 )
