@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Tensor = Any
 Nest = Any
 
+MANY = 1 / 16
+"""From this share of the batch size on, rows are many enough to take passes apart."""
+
 
 def run(
     explainer: "Explainer",
@@ -85,8 +88,10 @@ class _Work:
         return result | self.explainer.afterwards(x, result)
 
     def _in_passes(self, x: Nest, rows: Tensor, index: Tensor) -> dict[str, Any]:
-        chunk = self._function("chunk", self._chunk)
-        at_once = max(1, self.size // len(rows))
+        if self.explainer.passes_apart and len(rows) >= MANY * self.size:
+            chunk, at_once = self._function("pass", lambda: self._chunk(apart=True)), 1
+        else:
+            chunk, at_once = self._function("chunk", self._chunk), max(1, self.size // len(rows))
         stats = None
         for i in range(0, len(tree.flatten(self.passes)[0]), at_once):
             passes = tree.map_structure(lambda p, i=i: p[i : i + at_once], self.passes)
@@ -162,14 +167,16 @@ class _Work:
 
         return self._compile(whole, self.forward.specs, ROWS, ONE_CLASS)
 
-    def _chunk(self) -> Compiled:
+    def _chunk(self, apart: bool = False) -> Compiled:
         def chunk(
             probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, index: Tensor, passes: Any
         ) -> Any:
             n = ops.shape(rows)[0]
             p = ops.shape(tree.flatten(passes)[0])[0]
             x, rows, index = tree.map_structure(lambda t: _tile(t, p), (x, rows, index))
-            pass_ = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), passes)
+            pass_ = passes
+            if not apart:
+                pass_ = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), passes)
             probe = probe_of(x, rows)
             values = explainer.step(probe, probe.point(x), index, pass_)
             values = tree.map_structure(

@@ -125,6 +125,11 @@ class Explainer(Config, abc.ABC):
         return True
 
     @property
+    def passes_apart(self) -> bool:
+        """Whether `step` may get one pass for many rows, whose data `[1, ...]` they share."""
+        return False
+
+    @property
     def explained_layer(self) -> str | None:
         """The layer whose output is explained in place of the input."""
         return None

@@ -50,9 +50,11 @@ def groups(rows: int, size: int) -> Iterator[slice]:
 
 
 def default_batch_size(x: Nest) -> int:
-    """The power of two nearest `2**21 / elements per row`, within 8..256."""
-    elements = sum(max(1, leaf[0].size) for leaf in tree.flatten(x))
-    return 2 ** min(8, max(3, round(math.log2(2**21 / elements))))
+    """The power of two nearest `2**21 / elements per row`, within 8..256; 4096 for tables."""
+    leaves = tree.flatten(x)
+    is_table = all(leaf.ndim == 2 and leaf.dtype.kind == "f" for leaf in leaves)
+    elements = sum(max(1, leaf[0].size) for leaf in leaves)
+    return 2 ** min(12 if is_table else 8, max(3, round(math.log2(2**21 / elements))))
 
 
 class Forward:

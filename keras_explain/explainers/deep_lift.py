@@ -4,7 +4,7 @@ import abc
 from typing import Any, Literal
 
 import numpy as np
-from keras import tree
+from keras import ops, tree
 
 from keras_explain.core import background, baselines
 from keras_explain.core.explainer import Attribution
@@ -124,8 +124,20 @@ class DeepSHAP(_Differences):
         return {"reference": np.arange(background.size(self.background), dtype=np.int32)}
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        start = probe.point(background.rows(self.background, probe.inputs, pass_["reference"]))
-        return self.contributions(probe, x, start, target, Rescale)
+        start = background.rows(self.background, probe.inputs, pass_["reference"])
+        if not probe.takes_any_rows:
+            rows = ops.shape(probe.row)[0]
+            start = tree.map_structure(lambda leaf: _with_rows(leaf, rows), start)
+        return self.contributions(probe, x, probe.point(start), target, Rescale)
+
+    @property
+    def passes_apart(self) -> bool:
+        return True
+
+
+def _with_rows(leaf: Tensor, rows: Tensor) -> Tensor:
+    """One row `[1, ...]` as many times as there are rows."""
+    return ops.broadcast_to(leaf, (rows, *leaf.shape[1:]))
 
 
 _RULES = {"rescale": Rescale, "reveal_cancel": RevealCancel}

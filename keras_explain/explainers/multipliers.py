@@ -55,6 +55,8 @@ class Rescale:
     def _function(self, step: Step, m: Tensor) -> list[Tensor]:
         """Of a function of one number: its slope between reference and x."""
         x, dx, dy = step.inputs[0], self.change(step.inputs[0]), self.change(step.outputs[0])
+        if step.type in _STRAIGHT:  # its slopes are exact wherever dx is not 0
+            return [m * ops.where(dx == 0, _derivative(step), dy / ops.where(dx == 0, 1.0, dx))]
         return [m * _slope(dy, dx, _derivative(step), self._size(x))]
 
     def _size(self, x: Tensor) -> Tensor:
@@ -228,6 +230,7 @@ def _signs(value: Tensor) -> tuple[Tensor, Tensor]:
     return ops.maximum(value, 0.0), ops.minimum(value, 0.0)
 
 
+_STRAIGHT = ("Relu", "Relu6")
 _SUMS = ("AddV2", "Add", "AddN", "Sub")
 _SHAPES = ("Reshape", "Transpose", "Squeeze", "ExpandDims")
 _OF_TYPE = {
