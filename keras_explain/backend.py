@@ -5,6 +5,7 @@ tensors (`gradients`, `before_activation`, `depends_on`) work inside a function 
 traces.
 """
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -117,10 +118,14 @@ def to_tensors(nest: Nest) -> Nest:
 
 def gradients(score: Tensor, sources: Sequence[Tensor]) -> list[Tensor | None]:
     """The derivative of the sum of `score` by each source; None where no path leads to it."""
-    return [
-        None if grad is None else tf.convert_to_tensor(grad)
-        for grad in tf.gradients(score, list(sources))
-    ]
+    try:
+        found = tf.gradients(score, list(sources))
+    except LookupError as error:
+        missing = re.search(r"operation ?'(.+?)' \(op type: (\w+)\)", str(error))
+        if missing is None:
+            raise
+        raise ValueError(_without_gradient(missing[2], missing[1])) from error
+    return [None if grad is None else tf.convert_to_tensor(grad) for grad in found]
 
 
 def own(tensor: Tensor) -> Tensor:
@@ -168,13 +173,23 @@ def pull(op: Any, upstream: Sequence[Tensor | None]) -> list[Tensor | None]:
         op: An operation of the graph that is being traced.
         upstream: What comes back to each of its outputs; None for nothing.
     """
-    gradient = get_gradient_function(op)
+    try:
+        gradient = get_gradient_function(op)
+    except LookupError as error:
+        raise ValueError(_without_gradient(op.type, op.name)) from error
     if gradient is None:
         return [None] * len(op.inputs)
     filled = [_zeros(y) if u is None else u for y, u in zip(op.outputs, upstream, strict=True)]
     back = gradient(op, *filled)
     back = list(back) if isinstance(back, (list, tuple)) else [back]
     return [None if b is None else tf.convert_to_tensor(b) for b in back]
+
+
+def _without_gradient(kind: str, name: str) -> str:
+    return (
+        f"Expected operations with a gradient. Received: {kind!r} ({name}), which TensorFlow has "
+        "none for. Explain a layer after it, or use a method without gradients."
+    )
 
 
 def _zeros(tensor: Tensor) -> Tensor | None:

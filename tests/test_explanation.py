@@ -172,7 +172,10 @@ def test_a_file_holds_no_pickled_objects(tmp_path):
     with np.load(tmp_path / "e.npz", allow_pickle=False) as file:
         header = json.loads(file["header"].tobytes())
         assert all(file[name].dtype != object for name in file.files)
-    assert header["explainer"] == {"class_name": "Saliency", "config": {"absolute": True}}
+    assert header["explainer"] == {
+        "class_name": "Saliency",
+        "config": {"layer": None, "absolute": True},
+    }
 
 
 def test_a_path_without_npz(tmp_path):

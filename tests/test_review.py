@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers, ops
 from scipy.ndimage import gaussian_filter
 
 import keras_explain as kx
+from tests import check, models
 
 
 def table(units=1):
@@ -48,3 +50,146 @@ def test_class_names_by_number():
     assert named.class_names == ("cat", "dog")
     with pytest.raises(ValueError, match="every class"):
         kx.callbacks.ExplanationLogger("saliency", x, class_names={1: "dog"})
+
+
+# Backward passes by rules
+
+
+def chain(shape, *stack):
+    return models.filled(keras.Sequential([keras.Input(shape), *stack]))
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_a_dilated_convolution_behind_a_linear_layer(rule):
+    """Its operations put places of a series beside the samples; a reference has one row."""
+    dilated = layers.Conv1D(3, 2, dilation_rate=2, activation="relu")
+    model = chain((8, 2), layers.Conv1D(3, 1), dilated, layers.Flatten(), layers.Dense(1))
+    explanation = kx.DeepLIFT(rule=rule)(model, models.numbers(8, 2))
+    assert np.abs(explanation.extras["convergence_delta"]).max() < 1e-5
+    assert np.abs(explanation.values).max() > 0.01
+
+
+class Folded(layers.Layer):
+    """The rows of each sample stand beside each other for a while."""
+
+    def call(self, x):
+        rows = ops.reshape(x, (-1, x.shape[-1]))
+        return ops.reshape(ops.tanh(3 * rows), (-1, *x.shape[1:]))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (1, 3)])
+def test_a_reference_has_all_rows_where_samples_are_folded(shape):
+    model = chain(shape, Folded(), layers.Flatten(), layers.Dense(2))
+    x = models.numbers(*shape)
+    for explainer in (kx.DeepLIFT(baseline=0.5), kx.DeepSHAP(background=x[:3] + 1)):
+        delta = explainer(model, x, batch_size=4).extras["convergence_delta"]
+        assert np.abs(delta).max() < 1e-5
+
+
+def test_a_column_of_a_product_is_no_gate():
+    a, b = keras.Input((4, 3)), keras.Input((3,))
+    model = keras.Model([a, b], layers.Flatten()(layers.Dot((2, 1))([a, b])))
+    x = [models.numbers(4, 3), models.numbers(3, seed=1)]
+    halves = [v.reshape(models.ROWS, -1).sum(axis=1) for v in kx.LRP()(model, x, 0).values]
+    np.testing.assert_allclose(halves[0], halves[1], rtol=1e-4)
+
+
+def test_a_function_that_arranges_tokens_keeps_the_samples():
+    x = keras.Input((16, 4))
+    h = layers.Dense(12, activation="relu", name="tokens")(x)
+    model = models.made(x, models.softmax(layers.GlobalAveragePooling1D()(h)))
+
+    def without_a_token(tokens):
+        return ops.reshape(tokens[:, 4:], (-1, 4, 4, 12))
+
+    explainer = kx.GradCAM(reshape=without_a_token, layer="tokens")
+    pictures = keras.Input((8, 8, 1))
+    whole = keras.Model(pictures, model(layers.Reshape((16, 4))(pictures)))
+    with pytest.raises(ValueError, match="must leave the first axis as it is"):
+        explainer(whole, np.tile(models.numbers(8, 8, 1), (4, 1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    "explainer",
+    [kx.LRP(rules=[("Convv2D", kx.rules.ZPlus())]), kx.DeepLIFT(opaque=("nope",))],
+    ids=["rules", "opaque"],
+)
+def test_what_names_no_layer_is_an_error(explainer):
+    case = models.get("nested")
+    with pytest.raises(ValueError, match="which matches none"):
+        explainer(case.model, case.x)
+
+
+def test_a_rule_may_suit_many_models():
+    case = models.get("tabular")
+    both = [(layers.Conv2D, kx.rules.ZPlus()), (layers.Dense, kx.rules.Gamma())]
+    expected = kx.LRP(rules=both[1:])(case.model, case.x)
+    check.assert_same(kx.LRP(rules=both)(case.model, case.x), expected, exactly=True)
+
+
+def test_a_nested_layer_is_named_in_many_ways():
+    model = models.get("nested").model
+    x, inner = models.get("nested").x, model.get_layer("backbone")
+    expected = kx.LRP(rules=[("backbone/*", kx.rules.Flat())])(model, x)
+    assert check.distance(expected.values, kx.LRP(rules="epsilon")(model, x).values) > 0.01
+    for where in (inner, "backbone", [inner.get_layer("conv_first"), "conv_last"]):
+        found = kx.LRP(rules=[(where, kx.rules.Flat())])(model, x)
+        check.assert_same(found, expected)
+
+
+class RawConvolution(layers.Layer):
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(3, 3, 3, 4), name="kernel")
+
+    def call(self, x):
+        return ops.conv(x, self.kernel)
+
+
+def test_a_raw_convolution_is_a_convolution():
+    stack = [layers.ReLU(), layers.Flatten(), layers.Dense(2)]
+    raw = chain(models.PICTURE, RawConvolution(), *stack)
+    same = chain(models.PICTURE, layers.Conv2D(4, 3, use_bias=False), *stack)
+    same.set_weights(raw.get_weights())
+    x = models.numbers(*models.PICTURE)
+    check.assert_same(kx.LRP()(raw, x), kx.LRP()(same, x))
+
+
+def test_first_is_before_what_is_opaque():
+    model = chain((5, 3), layers.LSTM(4), layers.Dense(2))
+    x = models.numbers(5, 3)
+    with pytest.warns(UserWarning, match="one opaque step"):
+        expected = kx.LRP(rules="epsilon")(model, x)
+    with pytest.warns(UserWarning, match="one opaque step"):
+        found = kx.LRP(rules=[("first", kx.rules.ZBox(0, 1))])(model, x)
+    check.assert_same(found, expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: kx.rules.ZBox("a", "b"),
+        lambda: kx.rules.ZBox([0.0, 5.0], [1.0, 2.0]),
+        lambda: kx.rules.ZBox(0, float("nan")),
+        lambda: kx.rules.Epsilon("a"),
+        lambda: kx.rules.Gamma(float("inf")),
+        lambda: kx.rules.AlphaBeta("1", 0),
+    ],
+)
+def test_arguments_of_rules(make):
+    with pytest.raises((TypeError, ValueError), match=r"Expected .* Received"):
+        make()
+
+
+@pytest.mark.parametrize("explainer", [kx.Saliency(), kx.GuidedBackprop()], ids=repr)
+def test_an_operation_without_a_gradient_is_named(explainer):
+    small = layers.Resizing(3, 3, interpolation="area")
+    model = chain(models.PICTURE, layers.Conv2D(4, 3), small, layers.Flatten(), layers.Dense(2))
+    with pytest.raises(ValueError, match=r"operations with a gradient\. Received: 'ResizeArea'"):
+        explainer(model, models.numbers(*models.PICTURE))
+
+
+def test_values_that_are_not_finite_are_told():
+    x = keras.Input((3,))
+    model = models.made(x, layers.Dense(2)(x / ops.sum(x, axis=-1, keepdims=True)))
+    with pytest.warns(UserWarning, match="DeepLIFT has NaN or infinite values"):
+        kx.DeepLIFT()(model, np.abs(models.numbers(3)))

@@ -1,5 +1,6 @@
 """Checks that several configurations share."""
 
+import math
 import numbers
 from typing import Any
 
@@ -13,8 +14,9 @@ def count(name: str, value: Any) -> None:
 
 
 def share(name: str, value: Any) -> None:
-    """Raises a `ValueError` unless `value` is a number of 0 or more."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+    """Raises a `ValueError` unless `value` is a finite number of 0 or more."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < math.inf:
         raise ValueError(
             f"Expected `{name}` to be a number of 0 or more. Received: {name}={value!r}."
         )

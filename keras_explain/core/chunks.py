@@ -84,14 +84,14 @@ class _Work:
         result = tree.map_structure(np.asarray, result)
         if self.explainer.measured_from is not None:
             result |= _completeness(result, self._base_values(x, row, classes, result))
+        _check_rows(result["values"], len(rows))
         x = tree.map_structure(lambda leaf: leaf[rows], self.forward.x)
         return result | self.explainer.afterwards(x, result)
 
     def _in_passes(self, x: Nest, rows: Tensor, index: Tensor) -> dict[str, Any]:
-        if self.explainer.passes_apart and len(rows) >= MANY * self.size:
-            chunk, at_once = self._function("pass", lambda: self._chunk(apart=True)), 1
-        else:
-            chunk, at_once = self._function("chunk", self._chunk), max(1, self.size // len(rows))
+        chunk = self._function("chunk", self._chunk)
+        apart = self.explainer.passes_apart and len(rows) >= MANY * self.size
+        at_once = 1 if apart else max(1, self.size // len(rows))
         stats = None
         for i in range(0, len(tree.flatten(self.passes)[0]), at_once):
             passes = tree.map_structure(lambda p, i=i: p[i : i + at_once], self.passes)
@@ -167,16 +167,14 @@ class _Work:
 
         return self._compile(whole, self.forward.specs, ROWS, ONE_CLASS)
 
-    def _chunk(self, apart: bool = False) -> Compiled:
+    def _chunk(self) -> Compiled:
         def chunk(
             probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, index: Tensor, passes: Any
         ) -> Any:
             n = ops.shape(rows)[0]
             p = ops.shape(tree.flatten(passes)[0])[0]
             x, rows, index = tree.map_structure(lambda t: _tile(t, p), (x, rows, index))
-            pass_ = passes
-            if not apart:
-                pass_ = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), passes)
+            pass_ = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), passes)
             probe = probe_of(x, rows)
             values = explainer.step(probe, probe.point(x), index, pass_)
             values = tree.map_structure(
@@ -202,6 +200,15 @@ class _Work:
 
         passes = tree.map_structure(lambda p: backend.spec(p, free_rows=False), self.passes)
         return self._compile(references, self.forward.specs, ROWS, passes)
+
+
+def _check_rows(values: Nest, rows: int) -> None:
+    for leaf in tree.flatten(values):
+        if len(leaf) != rows:
+            raise ValueError(
+                f"Expected values for each of {rows} rows. Received: {len(leaf)}. A function that "
+                "arranges values, such as `reshape=`, must leave the first axis as it is."
+            )
 
 
 def _tile(tensor: Tensor, times: Tensor) -> Tensor:

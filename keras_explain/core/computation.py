@@ -19,6 +19,7 @@ from keras_explain.core.operations import (
     AFFINE,
     ALIASES,
     ARRANGING,
+    BEFORE_ONLY,
     CONSTANTS,
     ELEMENTWISE,
     PRODUCTS,
@@ -111,6 +112,12 @@ class Computation:
             stack += zip(one.op.inputs, two.op.inputs, strict=True)
         return found
 
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether no operation is known to move the samples' axis into another one, or could."""
+        inside = {id(op) for step in self.steps if isinstance(step, Affine) for op in step.ops}
+        return all(id(step.op) in inside or _keeps_rows(step) for step in self.steps)
+
     def ends(self) -> tuple[set[Affine], set[Affine]]:
         """The weighted sums that no other one leads to, and those that lead to no other one."""
         sums = {step for step in self.steps if isinstance(step, Affine) and not step.absorbed}
@@ -119,7 +126,7 @@ class Computation:
         for step in self.steps:
             if any(id(tensor) in behind for tensor in step.inputs):
                 first.discard(step)
-            elif step not in sums:
+            elif step not in sums and step.type != "Layer":
                 continue
             behind |= {id(tensor) for tensor in step.outputs}
         ahead: set[int] = set()
@@ -196,6 +203,13 @@ def _owners(calls: Collection[Call]) -> dict[int, Call]:
     return owners
 
 
+def _keeps_rows(step: Step) -> bool:
+    if step.type != "Reshape":
+        return step.type not in ("SpaceToBatchND", "BatchToSpaceND")
+    rows = [tensor.shape.as_list()[1:] for tensor in (step.inputs[0], step.outputs[0])]
+    return None not in rows[0] + rows[1] and math.prod(rows[0]) == math.prod(rows[1])
+
+
 def _function(step: Step, roots: dict[int, Tensor]) -> Step | None:
     """The step as part of an elementwise function, where several operands stem from one tensor."""
     output = step.outputs[0]
@@ -266,7 +280,11 @@ def _extended(known: Affine, step: Step) -> Affine | None:
             bias = None if bias is None else factor * bias
         if shift is not None:
             bias = shift if bias is None else shift + bias
-    elif step.type not in ARRANGING or not (bias is None or _is_flat(bias, known.z, z)):
+    elif (
+        step.call is not known.call
+        or step.type not in ARRANGING - BEFORE_ONLY
+        or not (bias is None or _is_flat(bias, known.z, z))
+    ):
         return None
     known.absorbed = True
     ops_ = between(step.outputs, known.inputs)

@@ -66,6 +66,7 @@ class Explainer(Config, abc.ABC):
         _check_seed(seed)
         result = chunks.run(self, OpenModel.of(model), x, target, batch_size, seed)
         _warn_of_zeros(self, result["values"])
+        _warn_of_nan(self, result["values"])
         return Explanation(explainer=self, x=x, **result)
 
     # What a method defines
@@ -126,7 +127,7 @@ class Explainer(Config, abc.ABC):
 
     @property
     def passes_apart(self) -> bool:
-        """Whether `step` may get one pass for many rows, whose data `[1, ...]` they share."""
+        """Whether one pass at a time is better for many rows, since they share what it needs."""
         return False
 
     @property
@@ -235,6 +236,15 @@ def _check_seed(seed: Any) -> None:
     if not whole or seed < 0:
         raise ValueError(
             f"Expected a whole number of 0 or more as `seed`. Received: seed={seed!r}."
+        )
+
+
+def _warn_of_nan(explainer: Explainer, values: Nest) -> None:
+    if not all(np.isfinite(leaf).all() for leaf in tree.flatten(values)):
+        warnings.warn(
+            f"{type(explainer).__name__} has NaN or infinite values: the model's outputs, or their "
+            "gradients, are not finite for the input or for what it is compared with.",
+            stacklevel=3,
         )
 
 

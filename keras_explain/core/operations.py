@@ -75,6 +75,16 @@ ARRANGING = frozenset(
 )
 """Routing that layers do around a product, to pad their input and to give it another form."""
 
+BEFORE_ONLY = frozenset({"Pad", "SpaceToBatchND"})
+"""What of it a layer does to its input alone."""
+
+CONVOLUTIONS = frozenset(
+    {
+        *("Conv2D", "Conv3D", "DepthwiseConv2dNative"),
+        *("Conv2DBackpropInput", "Conv3DBackpropInputV2"),
+    }
+)
+
 MIXING = frozenset(
     {
         *("AddV2", "Add", "AddN", "Sub", "Sum", "Mean", "AvgPool", "AvgPool3D", "BiasAdd"),

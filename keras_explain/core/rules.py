@@ -5,15 +5,16 @@ is made of pairs of modified inputs x' and weights w', which the shares are prop
 
 `R_i = sum over terms, j of x'_i w'_ij / (z'_j + stabiliser) * f_j R_j`, `z' = sum x' w' + b'`
 
-`(where, rule)` pairs say which layer takes which rule: the first pair that matches a layer does. A
-`where` is a layer class or its name (a base class matches too), a pattern of layer paths as in
-`fnmatch` (`"backbone/*"`), `"first"` or `"last"` (of all weighted sums), or several of these.
+`(where, rule)` pairs say which layer takes which rule: the first pair that matches a layer does.
+A `where` is a layer, its name or path, or a pattern of these as in `fnmatch` (`"backbone/*"`), a
+class of layers or its name (a base class matches too), `"first"` or `"last"` of all weighted sums,
+`"convolution"`, or several of these. The path of a nested model stands for all that is in it.
 """
 
 import abc
 import fnmatch
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_explain.core import checks
 from keras_explain.core.config import Config
+from keras_explain.core.inputs import check_finite
 from keras_explain.core.names import nearest
 from keras_explain.core.steps import Affine, Call, Step
 
@@ -103,8 +106,7 @@ class Epsilon(Rule, kw_only=False):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.epsilon >= 0:
-            raise ValueError(f"Expected an epsilon of 0 or more. Received: {self.epsilon!r}.")
+        checks.share("epsilon", self.epsilon)
 
     def back(self, step: Affine, relevance: Tensor) -> Tensor:
         return step.x * step.pull([over(relevance, step.z, self.epsilon)])[0]
@@ -141,7 +143,9 @@ class AlphaBeta(_Shares, kw_only=False):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if abs(self.alpha - self.beta - 1) > 1e-6 or self.beta < 0:
+        checks.share("alpha", self.alpha)
+        checks.share("beta", self.beta)
+        if abs(self.alpha - self.beta - 1) > 1e-6:
             raise ValueError(
                 "Expected a beta of 0 or more and alpha - beta = 1, which keeps the sum of the "
                 f"relevance. Received: alpha={self.alpha}, beta={self.beta}."
@@ -171,8 +175,7 @@ class Gamma(_Shares, kw_only=False):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.gamma >= 0:
-            raise ValueError(f"Expected a gamma of 0 or more. Received: {self.gamma!r}.")
+        checks.share("gamma", self.gamma)
 
     def terms(self, step: Affine) -> list[Term]:
         return [self._term(step, sign) for sign in (1, -1)]
@@ -228,6 +231,8 @@ class ZBox(_Shares, kw_only=False):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("low", "high"):
+            object.__setattr__(self, name, _number_or_array(name, getattr(self, name)))
         if self.low is not None and self.high is not None and np.any(self.low > self.high):
             raise ValueError(
                 f"Expected low <= high. Received: low={self.low!r}, high={self.high!r}."
@@ -237,6 +242,17 @@ class ZBox(_Shares, kw_only=False):
         x, w = step.x, step.w
         low, high = _bound(x, self.low, ops.min), _bound(x, self.high, ops.max)
         return [Term([(x, w), (low, -_part(w, 1)), (high, -_part(w, -1))])]
+
+
+def _number_or_array(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    try:
+        array = np.asarray(value, np.float32)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Expected `{name}` to be numbers. Received: {value!r}.") from error
+    check_finite(np.atleast_1d(array), f"`{name}`")
+    return float(array) if array.ndim == 0 else array
 
 
 def z_box(low: Any, high: Any) -> ZBox:
@@ -331,7 +347,24 @@ def matches(where: Sequence[str], call: Call | None) -> bool:
     if call is None:
         return "*" in where
     classes = {cls.__name__ for cls in type(call.node).__mro__}
-    return any(name in classes or fnmatch.fnmatchcase(call.path, name) for name in where)
+    parts = call.path.split("/")
+    paths = ["/".join(parts[: i + 1]) for i in range(len(parts))] + parts[-1:]
+    return any(
+        name in classes or any(fnmatch.fnmatchcase(path, name) for path in paths) for name in where
+    )
+
+
+def check_selectors(argument: str, where: Sequence[str], calls: Collection[Call]) -> None:
+    """Raises a `ValueError` where something is named that no layer of the model is."""
+    for name in where:
+        # A set of rules may suit many models: classes and patterns need not be found in each.
+        known = name in KINDS or hasattr(keras.layers, name) or any(c in name for c in "*?[")
+        if not known and not any(matches([name], call) for call in calls):
+            paths = dict.fromkeys(call.path for call in calls)
+            raise ValueError(
+                f"Expected `{argument}` to name layers of the model by class, name or path. "
+                f"Received: {name!r}, which matches none. {nearest(name, paths)}"
+            )
 
 
 def is_recurrent(call: Call) -> bool:
@@ -360,11 +393,9 @@ def no_rule(method: str, step: Step, how: str) -> ValueError:
     )
 
 
-CONVOLUTIONS = (
-    *("BaseConv", "BaseConvTranspose", "BaseDepthwiseConv", "BaseSeparableConv"),
-    *("Conv", "ConvTranspose", "DepthwiseConv", "SeparableConv"),
-)
+CONVOLUTIONS = ("convolution",)
 EVERYTHING = ("*",)
+KINDS = ("first", "last", *CONVOLUTIONS, *EVERYTHING)
 
 
 def epsilon_gamma_box(low: Any = None, high: Any = None) -> Composite:

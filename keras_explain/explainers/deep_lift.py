@@ -10,7 +10,13 @@ from keras_explain.core import background, baselines
 from keras_explain.core.explainer import Attribution
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Mean
-from keras_explain.core.rules import is_recurrent, matches, selectors, warn_of_one_step
+from keras_explain.core.rules import (
+    check_selectors,
+    is_recurrent,
+    matches,
+    selectors,
+    warn_of_one_step,
+)
 from keras_explain.core.steps import Call
 from keras_explain.explainers.multipliers import Rescale, RevealCancel
 
@@ -38,10 +44,30 @@ class _Differences(Attribution, abc.ABC):
         return {"base_values": total["base"]}
 
     def contributions(
-        self, probe: Probe, x: Nest, start: Nest, target: Tensor, rule: type[Rescale]
+        self,
+        probe: Probe,
+        x: Nest,
+        start: Nest,
+        shared: Tensor | bool,
+        target: Tensor,
+        rule: type[Rescale],
     ) -> dict[str, Any]:
-        """`m * (x - x')`, and the score of the reference x' for each row."""
+        """`m * (x - x')`, and the score of the reference x' for each row.
+
+        Args:
+            probe: The opened model.
+            x: The point.
+            start: References, inputs `[n, ...]`.
+            shared: Whether all rows have the same one, of which one row is enough then.
+            target: Ints `[n, 1]`.
+            rule: How multipliers go back.
+        """
         computation = probe.computation(x, target, opaque=self._is_opaque)
+        check_selectors("opaque", self.opaque, computation.calls)
+        if probe.takes_any_rows and computation.keeps_rows and shared is not False:
+            rows = ops.where(shared, 1, ops.shape(probe.row)[0])
+            start = tree.map_structure(lambda leaf: leaf[:rows], start)
+        start = probe.point(start)
         reference = probe.computation(start, target, opaque=self._is_opaque)
         for step in computation.steps:
             if step.type == "Layer" and not matches(self.opaque, step.call):
@@ -92,9 +118,8 @@ class DeepLIFT(_Differences):
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         start = baselines.apply(self.baseline, probe.inputs, probe.row)
-        if probe.takes_any_rows and baselines.is_shared(self.baseline, probe.inputs):
-            start = tree.map_structure(lambda leaf: leaf[:1], start)
-        return self.contributions(probe, x, probe.point(start), target, _RULES[self.rule])
+        shared = baselines.is_shared(self.baseline, probe.inputs)
+        return self.contributions(probe, x, start, shared, target, _RULES[self.rule])
 
 
 class DeepSHAP(_Differences):
@@ -124,20 +149,14 @@ class DeepSHAP(_Differences):
         return {"reference": np.arange(background.size(self.background), dtype=np.int32)}
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        start = background.rows(self.background, probe.inputs, pass_["reference"])
-        if not probe.takes_any_rows:
-            rows = ops.shape(probe.row)[0]
-            start = tree.map_structure(lambda leaf: _with_rows(leaf, rows), start)
-        return self.contributions(probe, x, probe.point(start), target, Rescale)
+        reference = pass_["reference"]
+        start = background.rows(self.background, probe.inputs, reference)
+        shared = ops.all(reference == reference[:1])
+        return self.contributions(probe, x, start, shared, target, Rescale)
 
     @property
     def passes_apart(self) -> bool:
         return True
-
-
-def _with_rows(leaf: Tensor, rows: Tensor) -> Tensor:
-    """One row `[1, ...]` as many times as there are rows."""
-    return ops.broadcast_to(leaf, (rows, *leaf.shape[1:]))
 
 
 _RULES = {"rescale": Rescale, "reveal_cancel": RevealCancel}

@@ -15,6 +15,7 @@ from keras_explain.core.opened import OpenModel
 from keras_explain.core.operations import (
     AFFINE,
     ALIASES,
+    CONVOLUTIONS,
     ELEMENTWISE,
     MAXIMA,
     PRODUCTS,
@@ -61,8 +62,8 @@ class _Relevance(Attribution, abc.ABC):
     ) -> dict[str, np.ndarray]:
         """The relevance that each layer loses (or, where negative, makes), `[B]` by layer path.
 
-        They sum to `extras["residual"]`. Layers that lose nothing are listed too; what is lost
-        outside of any layer is under `""`.
+        They sum to `extras["residual"]`. What is lost outside of any layer is under `""`; layers
+        that only arrange numbers for the next one may not be listed.
 
         Args:
             model: Any built Keras model.
@@ -79,6 +80,8 @@ class _Relevance(Attribution, abc.ABC):
     def computation(self, probe: Probe, x: Any, target: Tensor) -> tuple[Computation, "_Backward"]:
         """What leads to the score, and how relevance goes back through its steps."""
         found = probe.computation(x, target, opaque=self._is_opaque, held=HELD)
+        for where, _ in self.composite:
+            rules.check_selectors("rules", where, found.calls)
         return found, _Backward(self.composite, found)
 
     def _is_opaque(self, call: Call) -> bool:
@@ -228,10 +231,12 @@ class _Backward:
 
     def _rule(self, step: Affine) -> rules.Rule:
         for where, rule in self._composite:
-            ends = ("first" in where and step in self._first) or (
-                "last" in where and step in self._last
+            named = (
+                ("first" in where and step in self._first)
+                or ("last" in where and step in self._last)
+                or ("convolution" in where and step.product.type in CONVOLUTIONS)
             )
-            if ends or rules.matches(where, step.call):
+            if named or rules.matches(where, step.call):
                 return rule
         return rules.Epsilon()
 
@@ -249,7 +254,8 @@ class _Backward:
         """Of a gate and a signal all to the signal, else half to each factor."""
         a, b = step.inputs
         shares = rules.Gradient().shares(step, upstream)
-        gates = [_is_gate(a, b), _is_gate(b, a)]
+        broadcasts = step.type == "Mul"
+        gates = [_is_gate(a, b, broadcasts), _is_gate(b, a, broadcasts)]
         if gates[0] == gates[1]:
             return [None if share is None else share / 2 for share in shares]
         return [None if gate else share for gate, share in zip(gates, shares, strict=True)]
@@ -266,10 +272,11 @@ def _is_function(step: Step) -> bool:
     return elementwise and len(step.inputs) == 1 and step.keeps_shape
 
 
-def _is_gate(factor: Tensor, other: Tensor) -> bool:
+def _is_gate(factor: Tensor, other: Tensor, broadcasts: bool) -> bool:
     """Whether a factor is broadcast onto the other one, or lies between 0 and 1 by its making."""
     pairs = zip(factor.shape, other.shape, strict=False)
-    if len(factor.shape) == len(other.shape) and any(n == 1 and m != 1 for n, m in pairs):
+    same_rank = len(factor.shape) == len(other.shape)
+    if broadcasts and same_rank and any(n == 1 and m != 1 for n, m in pairs):
         return True
     op = factor.op
     scaled = False
