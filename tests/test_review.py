@@ -193,3 +193,17 @@ def test_values_that_are_not_finite_are_told():
     model = models.made(x, layers.Dense(2)(x / ops.sum(x, axis=-1, keepdims=True)))
     with pytest.warns(UserWarning, match="DeepLIFT has NaN or infinite values"):
         kx.DeepLIFT()(model, np.abs(models.numbers(3)))
+
+
+class Scaled(layers.Layer):
+    """Divided by a sum that no gradient goes through."""
+
+    def call(self, x):
+        return x / ops.stop_gradient(ops.sum(ops.exp(x), axis=-1, keepdims=True))
+
+
+def test_what_stops_gradients_has_a_reference_too():
+    model = chain((4,), Scaled(), layers.Dense(2))
+    explanation = kx.DeepLIFT(baseline=0.3)(model, models.numbers(4))
+    assert np.abs(explanation.extras["convergence_delta"]).max() < 1e-6
+    assert np.abs(explanation.values).max() > 0.01

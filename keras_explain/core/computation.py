@@ -93,12 +93,15 @@ class Computation:
     def twins(self, other: "Computation") -> dict[int, Tensor]:
         """By the id of each tensor, the same one of another run of the model."""
         found: dict[int, Tensor] = {}
+        done: set[int] = set()
         stack = [(self.result, other.result), *zip(self.sources, other.sources, strict=True)]
         while stack:
-            one, two = stack.pop()
-            one, two = self._same(one), other._same(two)
-            if id(one) in found:
+            copy, two = stack.pop()
+            one, two = self._same(copy), other._same(two)
+            found[id(copy)] = two
+            if id(one) in done:
                 continue
+            done.add(id(one))
             found[id(one)] = two
             if id(one) in self._ids or id(one) not in self._active:
                 continue
