@@ -142,14 +142,14 @@ class Blur(Baseline, kw_only=False):
         from scipy.ndimage import gaussian_filter1d
 
         blurred = x
-        for axis in self.axes or _spatial_axes(len(x.shape)):
+        for axis in self.axes or spatial_axes(len(x.shape)):
             kernel = gaussian_filter1d(np.eye(x.shape[axis]), self.sigma, axis=0, mode="nearest")
             moved = ops.tensordot(blurred, ops.cast(kernel, x.dtype), [[axis], [1]])
             blurred = ops.moveaxis(moved, -1, axis)
         return blurred
 
     def check(self, x: np.ndarray) -> None:
-        if not (self.axes or _spatial_axes(x.ndim)):
+        if not (self.axes or spatial_axes(x.ndim)):
             raise ValueError(
                 "Expected an input with spatial axes [B, ..., C] to blur. "
                 f"Received: x of shape {x.shape}. Use a number or an array as baseline."
@@ -160,7 +160,8 @@ class Blur(Baseline, kw_only=False):
             raise ValueError(f"Expected a sigma above 0. Received: sigma={self.sigma}.")
 
 
-def _spatial_axes(rank: int) -> range:
+def spatial_axes(rank: int) -> range:
+    """The axes between the samples and the channels, as Keras's `image_data_format` has them."""
     first = rank > 3 and keras.config.image_data_format() == "channels_first"
     return range(2, rank) if first else range(1, rank - 1)
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import checks
+from keras_explain.core import baselines, checks
 from keras_explain.core.explainer import Explainer
 from keras_explain.core.probe import Probe
 from keras_explain.explainers.layers import pieces
@@ -78,9 +78,7 @@ class BlurIG(Explainer):
         return tree.map_structure(lambda leaf: blurred(leaf, sigma, self._axes(leaf)), x)
 
     def _axes(self, leaf: Any) -> tuple[int, ...]:
-        rank = len(leaf.shape)
-        first = rank > 3 and keras.config.image_data_format() == "channels_first"
-        return self.axes or tuple(range(2, rank) if first else range(1, rank - 1))
+        return self.axes or tuple(baselines.spatial_axes(len(leaf.shape)))
 
 
 def blurred(x: Any, sigma: Any, axes: tuple[int, ...]) -> Any:
