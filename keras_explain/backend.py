@@ -35,9 +35,9 @@ def require_tensorflow() -> None:
 # Compilation
 
 
-def spec(array: np.ndarray, *, free_rows: bool) -> tf.TensorSpec:
-    """The signature of an array; with `free_rows` its first axis takes any length."""
-    shape = (None, *array.shape[1:]) if free_rows else array.shape
+def spec(array: np.ndarray, *, free_axes: int = 1) -> tf.TensorSpec:
+    """The signature of an array whose first axes take any length."""
+    shape = (None,) * min(free_axes, len(array.shape)) + tuple(array.shape[free_axes:])
     return tf.TensorSpec(shape, tf.as_dtype(array.dtype))
 
 

@@ -5,16 +5,19 @@ taken in groups, and each group with as many passes as fit the batch size. Every
 arrays that come in and those that go out stays in tensors.
 """
 
-from collections.abc import Callable
+import dataclasses
+import operator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core.forward import ONE_CLASS, ROWS, Forward, groups
+from keras_explain.core.forward import ANY_CLASSES, ONE_CLASS, ROWS, Forward, groups
 from keras_explain.core.opened import Compiled, OpenModel
 from keras_explain.core.probe import Probe
+from keras_explain.core.progress import bar
 from keras_explain.core.targets import Target
 
 if TYPE_CHECKING:
@@ -26,6 +29,41 @@ Nest = Any
 MANY = 1 / 16
 """From this share of the batch size on, rows are many enough to take passes apart."""
 
+SCORES = 2**24
+"""So many scores of passes are kept at most, where a method needs them one by one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Samples that take the same passes.
+
+    Attributes:
+        rows: Their positions in the user's batch, ints `[n]`.
+        passes: Small data for each pass over a sample, `[passes, ...]`; none for one pass.
+        own: Data of each sample that passes may use, `[n, ...]`, such as a picture's regions.
+    """
+
+    rows: np.ndarray
+    passes: dict[str, Any]
+    own: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def cut(self, some: slice) -> "Share":
+        """The same for some of the samples."""
+        return self._of(lambda leaf: leaf[some])
+
+    def repeated(self, times: int) -> "Share":
+        """The same with each sample so many times."""
+        return self._of(lambda leaf: np.repeat(leaf, times, axis=0))
+
+    def _of(self, fn: Callable[[np.ndarray], np.ndarray]) -> "Share":
+        return Share(fn(self.rows), self.passes, tree.map_structure(fn, self.own))
+
+    @property
+    def size(self) -> int:
+        """The number of passes."""
+        leaves = tree.flatten(self.passes)
+        return len(leaves[0]) if leaves else 1
+
 
 def run(
     explainer: "Explainer",
@@ -34,25 +72,29 @@ def run(
     target: Target,
     batch_size: int | None,
     seed: int,
+    progress: bool | None = False,
 ) -> dict[str, Any]:
     """Explains every row; the fields of an `Explanation` but for `x` and `explainer`."""
     batch = tree.flatten(x)[0].shape[0]
     index, many = target.rows(batch)  # [B, K]
-    classes = index.shape[1]
-    rows = np.repeat(np.arange(batch, dtype=np.int32), classes)
-    index = index.reshape(-1, 1)
-    work = _Work(explainer, Forward(opened, x, target, explainer.explained_layer), batch_size, seed)
-    parts = [work.explain(rows[g], index[g]) for g in groups(len(rows), work.size)]
+    work = _Work(explainer, Forward(opened, x, target, explainer.explained_layer), batch_size)
+    tasks = [task for share in work.shares(seed) for task in work.tasks(share, index[share.rows])]
+    total = sum(len(share.rows) * share.size for share, _ in tasks)
+    with bar(type(explainer).__name__, total, progress) as advance:
+        parts = [work.explain(share, classes, advance) for share, classes in tasks]
+    order = np.argsort(np.concatenate([share.rows for share, _ in tasks]), kind="stable")
 
     def joined(*pieces: np.ndarray) -> np.ndarray:
-        whole = np.concatenate(pieces)
-        return whole.reshape(batch, classes, *whole.shape[1:]) if many else whole
+        whole = np.concatenate(pieces)[order]
+        if not explainer.takes_classes:
+            whole = whole.reshape(index.shape + whole.shape[1:])
+        return whole if many else whole[:, 0]
 
     result = tree.map_structure(joined, *parts)
-    explained = result.pop("index")[..., 0]
+    explained = result.pop("index")
     return {
         "values": result.pop("values"),
-        "scores": result.pop("scores")[..., 0],
+        "scores": result.pop("scores"),
         "target": target.replace(index=explained) if target.takes_index else target,
         "extras": result,
     }
@@ -61,56 +103,105 @@ def run(
 class _Work:
     """One call of an explainer: its compiled functions, and the arrays that go into them."""
 
-    def __init__(
-        self, explainer: "Explainer", forward: Forward, batch_size: int | None, seed: int
-    ) -> None:
+    def __init__(self, explainer: "Explainer", forward: Forward, batch_size: int | None) -> None:
         self.explainer, self.forward = explainer, forward
         self.size = forward.batch_size(batch_size)
-        self.passes = tree.map_structure(np.asarray, explainer.passes(seed))
         self.arrays = backend.to_tensors(explainer.arrays()) + forward.target_arrays
 
-    def explain(self, rows: np.ndarray, index: np.ndarray) -> dict[str, Any]:
-        """Explains some rows; arrays `[rows, ...]`."""
-        x, row, classes = self.forward.tensors(rows, index)
-        if self.passes:
+    def shares(self, seed: int) -> list[Share]:
+        """The samples by the passes that they take."""
+        facts = {"tokens": self.forward.are_tokens}
+        if self._prepares:
+            facts |= self._function("prepare", self._prepare).facts
+        shares = self.explainer.shares(self.forward.x, facts, seed)
+        as_arrays = (tree.map_structure(np.asarray, (s.passes, s.own)) for s in shares)
+        return [Share(s.rows, *arrays) for s, arrays in zip(shares, as_arrays, strict=True)]
+
+    def tasks(self, share: Share, index: np.ndarray) -> list[tuple[Share, np.ndarray]]:
+        """A share in groups of rows that are explained together, each with its classes.
+
+        Args:
+            share: The samples.
+            index: Their classes, ints `[samples, K]`.
+        """
+        size, classes = self.size, index.shape[1]
+        if not self.explainer.takes_classes:
+            share, index = share.repeated(classes), index.reshape(-1, 1)
+        elif self.explainer.reduce.grows:
+            size = min(size, max(1, SCORES // (share.size * classes)))
+        return [(share.cut(some), index[some]) for some in groups(len(share.rows), size)]
+
+    def explain(
+        self, share: Share, index: np.ndarray, advance: Callable[[int], object]
+    ) -> dict[str, Any]:
+        """Explains some rows; arrays `[rows, ...]`, or `[rows, K, ...]` with `takes_classes`.
+
+        Args:
+            share: The rows and their passes.
+            index: Their classes, ints `[rows, K]`.
+            advance: Called with the number of rows that went through the model.
+        """
+        x, row, classes = self.forward.tensors(share.rows, index)
+        if share.passes:
             scores, classes = self.forward.score(x, x, row, classes)
-            values = self._in_passes(x, row, classes)
+            values = self._in_passes(x, row, classes, scores, share, advance)
             result = {"scores": scores, "index": classes, **values}
         else:
             whole = self._function("whole", self._whole)
             self.forward.check(classes, whole)
             result = whole.call(x, row, classes, self.arrays)
             classes = result["index"]
+            advance(len(share.rows))
         result = tree.map_structure(np.asarray, result)
+        if not self.explainer.takes_classes:
+            result |= {name: result[name][:, 0] for name in ("scores", "index")}
         if self.explainer.measured_from is not None:
-            result |= _completeness(result, self._base_values(x, row, classes, result))
-        _check_rows(result["values"], len(rows))
-        x = tree.map_structure(lambda leaf: leaf[rows], self.forward.x)
-        return result | self.explainer.afterwards(x, result)
+            result |= _completeness(result, self._base_values(x, row, classes, share, result))
+        _check_rows(result["values"], len(share.rows))
+        x = tree.map_structure(lambda leaf: leaf[share.rows], self.forward.x)
+        return result | self.explainer.afterwards(x, result, share)
 
-    def _in_passes(self, x: Nest, rows: Tensor, index: Tensor) -> dict[str, Any]:
-        chunk = self._function("chunk", self._chunk)
+    def _in_passes(
+        self,
+        x: Nest,
+        rows: Tensor,
+        index: Tensor,
+        scores: Tensor,
+        share: Share,
+        advance: Callable[[int], object],
+    ) -> dict[str, Any]:
+        own = backend.to_tensors(share.own)
+        if self.explainer.takes_classes:
+            own["score"] = scores
+        if self._prepares:
+            prepare = self._function("prepare", self._prepare)
+            own |= prepare.call(x, rows, index, self.arrays)
+        chunk = self._function("chunk", lambda: self._chunk(share, own))
         apart = self.explainer.passes_apart and len(rows) >= MANY * self.size
         at_once = 1 if apart else max(1, self.size // len(rows))
-        stats = None
-        for i in range(0, len(tree.flatten(self.passes)[0]), at_once):
-            passes = tree.map_structure(lambda p, i=i: p[i : i + at_once], self.passes)
-            more = chunk.call(x, rows, index, passes, self.arrays)
-            stats = more if stats is None else self.explainer.reduce.merge(stats, more)
+
+        def chunks() -> Iterator[Any]:
+            for i in range(0, share.size, at_once):
+                some = slice(i, i + at_once)
+                passes = tree.map_structure(operator.itemgetter(some), share.passes)
+                yield chunk.call(x, rows, index, own, passes, self.arrays)
+                advance(len(rows) * min(at_once, share.size - i))
+
+        stats = self.explainer.reduce.merged(chunks())
         finish = self._function("finish", lambda: self._finish(chunk))
         return finish.call(x, rows, stats, self.arrays)
 
     def _base_values(
-        self, x: Nest, rows: Tensor, index: Tensor, result: dict[str, Any]
+        self, x: Nest, rows: Tensor, index: Tensor, share: Share, result: dict[str, Any]
     ) -> np.ndarray:
         """The score `[rows]` that each row's attributions are measured from."""
         if self.explainer.measured_from == "base values":
             return result["base_values"]
-        return np.asarray(self._reference_scores(x, rows, index))[:, 0]
+        return np.asarray(self._reference_scores(x, rows, index, share))[:, 0]
 
-    def _reference_scores(self, x: Nest, rows: Tensor, index: Tensor) -> Tensor:
-        references = self._function("references", self._references)
-        points = references.call(x, rows, self.passes, self.arrays)
+    def _reference_scores(self, x: Nest, rows: Tensor, index: Tensor, share: Share) -> Tensor:
+        references = self._function("references", lambda: self._references(share))
+        points = references.call(x, rows, share.passes, self.arrays)
         if self.explainer.measured_from == "own reference":
             return self.forward.score(x, points, rows, index)[0]
         return self._mean_score(x, points, rows, index)
@@ -143,6 +234,16 @@ class _Work:
 
     # Compiled functions
 
+    @property
+    def _classes(self) -> Any:
+        return ANY_CLASSES if self.explainer.takes_classes else ONE_CLASS
+
+    @property
+    def _prepares(self) -> bool:
+        from keras_explain.core.explainer import Explainer
+
+        return type(self.explainer).prepare is not Explainer.prepare
+
     def _function(self, name: str, build: Callable[[], Compiled]) -> Compiled:
         key = (name, *self.forward.key, self.explainer.structure)
         return self.forward.opened.compiled(key, build)
@@ -167,23 +268,47 @@ class _Work:
 
         return self._compile(whole, self.forward.specs, ROWS, ONE_CLASS)
 
-    def _chunk(self) -> Compiled:
+    def _prepare(self) -> Compiled:
+        def prepare(
+            probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, index: Tensor
+        ) -> Any:
+            probe = probe_of(x, rows)
+            return explainer.prepare(probe, probe.point(x), index)
+
+        return self._compile(prepare, self.forward.specs, ROWS, self._classes)
+
+    def _chunk(self, share: Share, own: dict[str, Tensor]) -> Compiled:
         def chunk(
-            probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, index: Tensor, passes: Any
+            probe_of: Callable,
+            explainer: Any,
+            x: Nest,
+            rows: Tensor,
+            index: Tensor,
+            own: dict[str, Tensor],
+            passes: dict[str, Tensor],
         ) -> Any:
             n = ops.shape(rows)[0]
             p = ops.shape(tree.flatten(passes)[0])[0]
+            sample = _tile(ops.arange(n), p)
             x, rows, index = tree.map_structure(lambda t: _tile(t, p), (x, rows, index))
             pass_ = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), passes)
             probe = probe_of(x, rows)
+            pass_ |= {"sample": sample, **own} if own else {}
             values = explainer.step(probe, probe.point(x), index, pass_)
             values = tree.map_structure(
-                lambda v: ops.reshape(v, (-1, n, *v.shape[1:])), values
+                lambda v: ops.reshape(v, (p, n, *v.shape[1:])), values
             )  # [p, n, ...]
             return explainer.reduce.of(values)
 
-        passes = tree.map_structure(lambda p: backend.spec(p, free_rows=True), self.passes)
-        return self._compile(chunk, self.forward.specs, ROWS, ONE_CLASS, passes)
+        ragged = self.explainer.ragged
+        passes = {
+            name: tree.map_structure(
+                lambda p, free=2 if name in ragged else 1: backend.spec(p, free_axes=free), leaf
+            )
+            for name, leaf in share.passes.items()
+        }
+        own_specs = tree.map_structure(lambda t: backend.spec(t), own)
+        return self._compile(chunk, self.forward.specs, ROWS, self._classes, own_specs, passes)
 
     def _finish(self, chunk: Compiled) -> Compiled:
         def finish(probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, stats: Any) -> Any:
@@ -194,11 +319,11 @@ class _Work:
 
         return self._compile(finish, self.forward.specs, ROWS, backend.output_specs(chunk.call))
 
-    def _references(self) -> Compiled:
+    def _references(self, share: Share) -> Compiled:
         def references(_: Callable, explainer: Any, x: Nest, rows: Tensor, passes: Any) -> Any:
             return explainer.references(x, rows, passes)
 
-        passes = tree.map_structure(lambda p: backend.spec(p, free_rows=False), self.passes)
+        passes = tree.map_structure(lambda p: backend.spec(p, free_axes=0), share.passes)
         return self._compile(references, self.forward.specs, ROWS, passes)
 
 
@@ -222,5 +347,5 @@ def _completeness(result: dict[str, Any], base: np.ndarray) -> dict[str, np.ndar
         leaf.reshape(len(leaf), -1).sum(axis=1, dtype=np.float64)
         for leaf in tree.flatten(result["values"])
     )
-    delta = total - (result["scores"][:, 0].astype(np.float64) - base)
+    delta = total - (result["scores"].astype(np.float64) - base)
     return {"base_values": base, "convergence_delta": delta.astype(np.float32)}

@@ -31,6 +31,8 @@ class Explainer(Config, abc.ABC):
     """
 
     reduce: ClassVar[Reduction] = Sum()
+    ragged: ClassVar[frozenset[str]] = frozenset()
+    """Names of passes whose second axis has another length for other samples."""
 
     @final
     def __call__(
@@ -41,6 +43,7 @@ class Explainer(Config, abc.ABC):
         *,
         batch_size: int | None = None,
         seed: int = 0,
+        progress: bool | None = None,
     ) -> Explanation:
         """Explains the score of a target for each sample.
 
@@ -53,6 +56,8 @@ class Explainer(Config, abc.ABC):
             batch_size: How many rows go through the model at once; by default what suits the
                 input's size. It changes the result by float32 rounding only.
             seed: The same seed gives the same values, whatever the batch size.
+            progress: Whether a bar shows how far long work has come; by default where a person
+                watches, on a terminal or in a notebook.
 
         Returns:
             An `Explanation`.
@@ -60,11 +65,13 @@ class Explainer(Config, abc.ABC):
         Raises:
             ValueError: The input, the target or the configuration does not fit the model.
         """
+        x, more = self.encode(x)
         x = inputs.checked(model, x)
         target = as_target(target)
         self.check(x)
         _check_seed(seed)
-        result = chunks.run(self, OpenModel.of(model), x, target, batch_size, seed)
+        result = chunks.run(self, OpenModel.of(model), x, target, batch_size, seed, progress)
+        result["extras"] |= more
         _warn_of_zeros(self, result["values"])
         _warn_of_nan(self, result["values"])
         return Explanation(explainer=self, x=x, **result)
@@ -84,6 +91,25 @@ class Explainer(Config, abc.ABC):
 
     def passes(self, seed: int) -> dict[str, Any]:
         """Small data for each of the passes over a sample, `[passes, ...]`; none for one pass."""
+        return {}
+
+    def shares(self, x: Nest, facts: dict[str, Any], seed: int) -> list[chunks.Share]:
+        """The samples by the passes that they take; by default all take `passes(seed)`.
+
+        Args:
+            x: The input, a nest of arrays `[B, ...]`.
+            facts: `"tokens"`: for each leaf of `x`, whether it holds token ids; and what `prepare`
+                noted in `probe.facts`.
+            seed: What is random depends on it alone.
+        """
+        rows = np.arange(len(tree.flatten(x)[0]), dtype=np.int32)
+        return [chunks.Share(rows, self.passes(seed))]
+
+    def prepare(self, probe: Probe, x: Nest, target: Tensor) -> dict[str, Tensor]:
+        """What all passes over a sample share, `[n, ...]` by name; it is computed once.
+
+        A step finds it in `pass_`, not repeated: entry `pass_["sample"][i]` is that of row i.
+        """
         return {}
 
     def finish(self, probe: Probe, total: Nest, x: Nest) -> Nest:
@@ -111,14 +137,28 @@ class Explainer(Config, abc.ABC):
         """
         raise NotImplementedError
 
-    def afterwards(self, x: Nest, result: dict[str, Any]) -> dict[str, Any]:
+    def afterwards(self, x: Nest, result: dict[str, Any], share: chunks.Share) -> dict[str, Any]:
         """Parts of the result made anew in NumPy, after the graph, such as regions of a picture.
 
         Args:
             x: The input, a nest of arrays `[rows, ...]`.
-            result: `"values"`, `"scores"`, `"index"` and the extras, arrays `[rows, ...]`.
+            result: `"values"`, `"scores"`, `"index"` and the extras, arrays `[rows, ...]` (with
+                `takes_classes` `[rows, K, ...]`).
+            share: The rows, with their passes.
         """
         return {}
+
+    def encode(self, x: Any) -> tuple[Nest, dict[str, np.ndarray]]:
+        """The numbers that the model takes, of what a user passed, and extras to keep of it."""
+        return x, {}
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether a step takes all classes of a sample at once, `[n, K]`.
+
+        Its values have an axis K after that of the rows then.
+        """
+        return False
 
     @property
     def of_the_point(self) -> bool:
@@ -153,11 +193,12 @@ class Explainer(Config, abc.ABC):
         Raises:
             ValueError: What it makes in `afterwards` can't be part of a step.
         """
-        if type(self).afterwards is not Explainer.afterwards:
+        cls, alone = type(self), ("shares", "prepare", "afterwards")
+        if any(getattr(cls, name) is not getattr(Explainer, name) for name in alone):
             raise ValueError(
-                "Expected an explainer that is computed in the graph alone. Received: "
-                f"{type(self).__name__}, which works on its result afterwards. Put the other "
-                f"explainer inside it, as in `{type(self).__name__}(explainer=...)`."
+                "Expected an explainer that can be a step of another one, in the graph alone. "
+                f"Received: {cls.__name__}, which works on the whole input before or after it. "
+                "Explain with it by itself; one that has an argument `explainer` takes the other."
             )
         if not passes:
             return self.finish(probe, self.step(probe, x, target, {}), x)

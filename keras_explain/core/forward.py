@@ -94,6 +94,11 @@ class Forward:
         x = self._numbers(tree.map_structure(lambda leaf: leaf[rows], self.x))
         return backend.to_tensors((x, rows, index))
 
+    @property
+    def are_tokens(self) -> list[bool]:
+        """For each leaf of the input, whether it holds token ids, which enter an Embedding."""
+        return [bool(sites) for sites in self.sites.inputs]
+
     def _numbers(self, x: Nest) -> Nest:
         """Integers that are no token ids, such as the bytes of pictures, as float32."""
         leaves = [
@@ -143,7 +148,7 @@ class Forward:
 
             return fn(probe_of, tensors[:own], *values)
 
-        specs = [backend.spec(array, free_rows=False) for array in arrays]
+        specs = [backend.spec(array, free_axes=0) for array in arrays]
         return Compiled(backend.compile(traced, *signature, specs), facts)
 
     def _sites(self) -> Sites:

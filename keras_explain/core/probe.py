@@ -524,7 +524,7 @@ def between(start: Nest, end: Nest, share: Tensor) -> Nest:
 
 def specs(nest: Nest) -> Nest:
     """Signatures of arrays whose first axis is rows."""
-    return tree.map_structure(lambda array: backend.spec(array, free_rows=True), nest)
+    return tree.map_structure(lambda array: backend.spec(array), nest)
 
 
 def resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:

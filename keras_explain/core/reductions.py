@@ -1,11 +1,13 @@
-"""How the results of a row's passes become one: sum, mean, mean square, variance.
+"""How the results of a row's passes become one: sum, mean, mean square, variance, or a list.
 
 A reduction makes statistics of a chunk `[passes, rows, ...]`, merges those of two chunks, and turns
 the last ones into the result. Values may be nests.
 """
 
 import abc
-from typing import Any
+import functools
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from keras import ops, tree
 
@@ -16,6 +18,9 @@ Stats = dict[str, Any]
 class Reduction(abc.ABC):
     """Combines the passes of a row. Stateless; the statistics are a dict of nests."""
 
+    grows: ClassVar[bool] = False
+    """Whether the statistics have an entry for each pass."""
+
     @abc.abstractmethod
     def of(self, values: Nest) -> Stats:
         """The statistics of values `[passes, rows, ...]`."""
@@ -23,6 +28,10 @@ class Reduction(abc.ABC):
     def merge(self, a: Stats, b: Stats) -> Stats:
         """The statistics of two sets of passes together."""
         return tree.map_structure(ops.add, a, b)
+
+    def merged(self, parts: Iterable[Stats]) -> Stats:
+        """The statistics of all sets of passes together, taken one after the other."""
+        return functools.reduce(self.merge, parts)
 
     @abc.abstractmethod
     def result(self, stats: Stats) -> Nest:
@@ -47,6 +56,46 @@ class Mean(Reduction):
 
     def result(self, stats: Stats) -> Nest:
         return tree.map_structure(lambda s: s / stats["count"], stats["sum"])
+
+
+class Each(Reduction):
+    """Each pass for itself: values `[rows, passes, ...]`."""
+
+    grows = True
+
+    def of(self, values: Nest) -> Stats:
+        return {"each": tree.map_structure(lambda v: ops.swapaxes(v, 0, 1), values)}
+
+    def merge(self, a: Stats, b: Stats) -> Stats:
+        return self.merged([a, b])
+
+    def merged(self, parts: Iterable[Stats]) -> Stats:
+        return tree.map_structure(lambda *leaves: ops.concatenate(leaves, axis=1), *parts)
+
+    def result(self, stats: Stats) -> Nest:
+        return stats["each"]
+
+
+class Weighted(Reduction):
+    """Sums over passes of weights times scores, `[rows, K, ...]`.
+
+    Values are a dict of `"weight"`, a nest of `[passes, rows, ...]`, and `"score"`,
+    `[passes, rows, K]`. The result is a dict of `"sum"`, the nest of sums of both's products
+    `[rows, K, ...]`; `"weight"`, the nest of sums of weights `[rows, ...]`; `"score"`, the sum of
+    scores `[rows, K]`; and `"count"`, the number of passes.
+    """
+
+    def of(self, values: Nest) -> Stats:
+        weight, score = values["weight"], values["score"]
+        return {
+            "sum": tree.map_structure(lambda w: ops.einsum("pn...,pnk->nk...", w, score), weight),
+            "weight": tree.map_structure(lambda w: ops.sum(w, axis=0), weight),
+            "score": ops.sum(score, axis=0),
+            "count": _count(score),
+        }
+
+    def result(self, stats: Stats) -> Nest:
+        return stats
 
 
 class MeanSquare(Mean):

@@ -9,6 +9,7 @@ from keras import ops, tree
 
 from keras_explain.core import checks
 from keras_explain.core.baselines import Baseline
+from keras_explain.core.chunks import Share
 from keras_explain.core.explainer import Explainer, get
 from keras_explain.core.probe import Probe
 from keras_explain.explainers.integrated_gradients import IntegratedGradients
@@ -111,7 +112,7 @@ class XRAI(Explainer):
         ]
         return sum(maps) / len(maps)
 
-    def afterwards(self, x: Any, result: dict[str, Any]) -> dict[str, Any]:
+    def afterwards(self, x: Any, result: dict[str, Any], share: Share) -> dict[str, Any]:
         pictures = _channels_last(tree.flatten(x)[0])
         least = self.min_size / 3 * _zoom(pictures[0]) ** 2
         added = [
