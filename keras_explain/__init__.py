@@ -5,7 +5,7 @@ from keras_explain import backend
 backend.require_tensorflow()
 
 from keras_explain import callbacks, plots, sinks  # noqa: E402
-from keras_explain.core import baselines, rules, targets  # noqa: E402
+from keras_explain.core import baselines, features, rules, targets  # noqa: E402
 from keras_explain.core.explainer import Explainer, get  # noqa: E402
 from keras_explain.core.explanation import Explanation  # noqa: E402
 from keras_explain.explainers import (  # noqa: E402
@@ -18,6 +18,7 @@ from keras_explain.explainers import (  # noqa: E402
     DeepSHAP,
     DeepTaylor,
     EigenCAM,
+    FeatureAblation,
     GradCAM,
     GradCAMPlusPlus,
     GradientSHAP,
@@ -50,6 +51,7 @@ __all__ = [
     "EigenCAM",
     "Explainer",
     "Explanation",
+    "FeatureAblation",
     "GradCAM",
     "GradCAMPlusPlus",
     "GradientSHAP",
@@ -69,6 +71,7 @@ __all__ = [
     "XGradCAM",
     "baselines",
     "callbacks",
+    "features",
     "get",
     "plots",
     "rules",

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.config import Config
 from keras_explain.core.inputs import check_finite
 
-__all__ = ["Baseline", "Blur", "Constant", "Given", "Mean", "Zeros"]
+__all__ = ["Baseline", "Blur", "Constant", "Given", "Mean", "Noise", "Zeros"]
 
 Tensor = Any
 Nest = Any
@@ -100,29 +101,61 @@ class Given(Baseline, kw_only=False):
 
 
 class Mean(Baseline, kw_only=False):
-    """The mean of a data set `[N, ...]`."""
+    """The mean of a data set `[N, ...]`; without one, of each sample's own places, by channel."""
 
-    data: Any
+    data: Any = None
     makes_ids = False
 
     def __post_init__(self) -> None:
-        mean = np.mean(self.data, axis=0, keepdims=True, dtype=np.float64)
-        object.__setattr__(self, "data", mean.astype(np.float32))
+        if self.data is not None:
+            mean = np.mean(self.data, axis=0, keepdims=True, dtype=np.float64)
+            object.__setattr__(self, "data", mean.astype(np.float32))
         super().__post_init__()
 
     def is_shared(self, rank: int) -> bool:
-        return True
+        return self.data is not None
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
+        if self.data is None:
+            axes = tuple(spatial_axes(len(x.shape))) or tuple(range(1, len(x.shape)))
+            return ops.broadcast_to(ops.mean(x, axes, keepdims=True), ops.shape(x))
         return ops.broadcast_to(self.data, ops.shape(x))
 
     def check(self, x: np.ndarray) -> None:
+        if self.data is None:
+            return
         check_finite(self.data, "baseline data")
         if self.data.shape[1:] != x.shape[1:]:
             raise ValueError(
                 f"Expected baseline data of shape (N, {', '.join(map(str, x.shape[1:]))}). "
                 f"Received: rows of shape {self.data.shape[1:]}."
             )
+
+
+class Noise(Baseline, kw_only=False):
+    """Gaussian noise of each place's surroundings: their mean and their standard deviation.
+
+    `m + s * g`, `g ~ N(0, 1)`, with m and s the mean and standard deviation of x under a Gaussian
+    window around the place.
+
+    Args:
+        sigma: The window's standard deviation in places.
+        seed: The same seed draws the same noise.
+    """
+
+    sigma: float = 10.0
+    seed: int = 0
+    makes_ids = False
+
+    def __call__(self, x: Tensor, row: Tensor) -> Tensor:
+        around = Blur(self.sigma)
+        mean = around(x, row)
+        deviation = ops.sqrt(ops.maximum(around(ops.square(x - mean), row), 0.0))
+        keys = ops.add(ops.zeros_like(ops.stack([row, row], axis=1)), [self.seed, 104729])
+        return mean + deviation * backend.random_normal(keys, tuple(x.shape[1:]))
+
+    def check(self, x: np.ndarray) -> None:
+        Blur(self.sigma).check(x)
 
 
 class Blur(Baseline, kw_only=False):

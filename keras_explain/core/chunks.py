@@ -6,6 +6,7 @@ arrays that come in and those that go out stays in tensors.
 """
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -296,19 +297,22 @@ class _Work:
             pass_ |= {"sample": sample, **own} if own else {}
             values = explainer.step(probe, probe.point(x), index, pass_)
             values = tree.map_structure(
-                lambda v: ops.reshape(v, (p, n, *v.shape[1:])), values
+                lambda v: ops.reshape(v, (p, n, *ops.shape(v)[1:])), values
             )  # [p, n, ...]
             return explainer.reduce.of(values)
 
-        ragged = self.explainer.ragged
-        passes = {
-            name: tree.map_structure(
-                lambda p, free=2 if name in ragged else 1: backend.spec(p, free_axes=free), leaf
-            )
-            for name, leaf in share.passes.items()
-        }
-        own_specs = tree.map_structure(lambda t: backend.spec(t), own)
-        return self._compile(chunk, self.forward.specs, ROWS, self._classes, own_specs, passes)
+        ragged = self.explainer.ragged | {"score"}
+
+        def specs(named: dict[str, Any]) -> dict[str, Any]:
+            return {
+                name: tree.map_structure(
+                    functools.partial(backend.spec, free_axes=2 if name in ragged else 1), nest
+                )
+                for name, nest in named.items()
+            }
+
+        own_and_passes = specs(own), specs(share.passes)
+        return self._compile(chunk, self.forward.specs, ROWS, self._classes, *own_and_passes)
 
     def _finish(self, chunk: Compiled) -> Compiled:
         def finish(probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, stats: Any) -> Any:
@@ -338,7 +342,7 @@ def _check_rows(values: Nest, rows: int) -> None:
 
 def _tile(tensor: Tensor, times: Tensor) -> Tensor:
     tiled = ops.tile(tensor, (times,) + (1,) * (len(tensor.shape) - 1))
-    return ops.reshape(tiled, (-1, *tensor.shape[1:]))
+    return ops.reshape(tiled, (-1, *ops.shape(tensor)[1:]))
 
 
 def _completeness(result: dict[str, Any], base: np.ndarray) -> dict[str, np.ndarray]:

@@ -169,6 +169,17 @@ class Probe:
         """The scores `[n, K]` at a point, for classes `target` (ints `[n, K]`)."""
         return self._score(point, point, target)
 
+    def score_inputs(self, inputs: Nest, target: Tensor) -> Tensor:
+        """The scores `[n, K]` of other inputs, which the whole model runs on, for classes `target`.
+
+        Of token ids, what else the model makes of them (masks, lengths) is that of the new ids.
+        """
+        assert self._target is not None
+        self.outputs = self._run(inputs, {})
+        scores, _, units = self._target.scores(self.outputs, target)
+        self.facts |= {"units": units, "width": self.outputs.width}
+        return scores
+
     def begun(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """The score and the class at the point of `begin`."""
         if self._first is None:

@@ -1,5 +1,6 @@
 """The methods, one short file each."""
 
+from keras_explain.explainers.ablation import FeatureAblation as FeatureAblation
 from keras_explain.explainers.blur_ig import BlurIG as BlurIG
 from keras_explain.explainers.cams import CAM as CAM
 from keras_explain.explainers.cams import EigenCAM as EigenCAM

@@ -1,0 +1,223 @@
+"""Perturbation: what becomes of the score where features are hidden.
+
+One engine for all methods of the family. A pass hides some features of every sample of a chunk; the
+model runs on what is left. What takes the place of a hidden feature is a baseline, or the rows of a
+background, over which the score is averaged.
+"""
+
+import abc
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_explain.core import background as backgrounds
+from keras_explain.core import baselines
+from keras_explain.core import features as cuts
+from keras_explain.core.chunks import Share
+from keras_explain.core.explainer import Explainer
+from keras_explain.core.probe import Probe
+from keras_explain.core.reductions import Each, Reduction
+
+Tensor = Any
+Nest = Any
+
+_PASSES = 2**30
+
+
+class Perturbation(Explainer, abc.ABC):
+    """A method that hides parts of the input. What the fields mean is said in `FeatureAblation`."""
+
+    features: Any = None
+    groups: Any = None
+    baseline: Any = 0.0
+    background: Any = None
+
+    @property
+    def takes_classes(self) -> bool:
+        return True
+
+    @property
+    def of_the_point(self) -> bool:
+        return False
+
+    def check(self, x: Nest) -> None:
+        parts = cuts.per_input(self.features, self.groups, x)
+        for part, leaf in zip(parts, tree.flatten(x), strict=True):
+            if part is not None:
+                part.check(leaf)
+        if self.background is None:
+            baselines.check(self.baseline, x)
+        else:
+            backgrounds.check(self.background, x)
+
+    def encode(self, x: Any) -> tuple[Nest, dict[str, np.ndarray]]:
+        return cuts.encoded(x, self.features)
+
+    def cut(self, x: Nest, facts: dict[str, Any]) -> list[cuts.Features]:
+        """The features of each leaf of the input."""
+        given = cuts.per_input(self.features, self.groups, x)
+        return [
+            self.default_features(leaf, tokens) if part is None else part
+            for part, leaf, tokens in zip(given, tree.flatten(x), facts["tokens"], strict=True)
+        ]
+
+    def default_features(self, x: np.ndarray, are_tokens: bool) -> cuts.Features:
+        """The features of an input of which the user said nothing."""
+        return cuts.default(x, are_tokens)
+
+    def feature_maps(self, x: Nest, values: Nest, share: Share) -> dict[str, Nest]:
+        """`{"features": int32 [n, K, *places]}` where a feature is of several places, else `{}`."""
+        no_tokens = [False] * len(tree.flatten(x))  # tokens and columns alike are of one place
+        if not any(part.joins for part in self.cut(x, {"tokens": no_tokens})):
+            return {}
+        maps = [
+            np.broadcast_to(labels[:, None], value.shape)
+            for labels, value in zip(share.own["labels"], tree.flatten(values), strict=True)
+        ]
+        return {"features": tree.pack_sequence_as(x, maps)}
+
+    def prepare(self, probe: Probe, x: Nest, target: Tensor) -> dict[str, Tensor]:
+        if self.background is not None:
+            return {}
+        leaves = tree.flatten(probe.inputs)
+        parts = cuts.per_input(self.features, self.groups, probe.inputs)
+        given = baselines.per_input(self.baseline, probe.inputs)
+        fills = [
+            g if p is None or p.fill is None else p.fill for g, p in zip(given, parts, strict=True)
+        ]
+        return {"fill": tree.flatten(baselines.apply(fills, leaves, probe.row))}
+
+    def hidden_scores(
+        self, probe: Probe, target: Tensor, pass_: dict[str, Tensor], visible: list[Tensor]
+    ) -> Tensor:
+        """The scores `[n, K]` of the inputs where only a part is visible.
+
+        Args:
+            probe: The opened model.
+            target: Ints `[n, K]`.
+            pass_: What `step` received.
+            visible: For each leaf of the input how much of each place is seen, booleans or shares
+                in [0, 1], `[n, *places]`.
+        """
+        if self.background is None:
+            fill = [ops.take(f, pass_["sample"], axis=0) for f in pass_["fill"]]
+        else:
+            fill = backgrounds.rows(self.background, probe.inputs, pass_["reference"])
+        leaves = [
+            _mixed(x, f, cuts.over_channels(v, len(x.shape)))
+            for x, f, v in zip(tree.flatten(probe.inputs), tree.flatten(fill), visible, strict=True)
+        ]
+        return probe.score_inputs(tree.pack_sequence_as(probe.inputs, leaves), target)
+
+
+def _mixed(x: Tensor, fill: Tensor, visible: Tensor) -> Tensor:
+    if visible.dtype == "bool":
+        return ops.where(visible, x, fill)
+    if not keras.backend.is_float_dtype(x.dtype):
+        return ops.where(visible >= 0.5, x, fill)
+    return fill + visible * (x - fill)
+
+
+class Coalitions(Perturbation, abc.ABC):
+    """A method that looks at coalitions: which features are present, and what the score is then."""
+
+    reduce: ClassVar[Reduction] = Each()
+    ragged = frozenset({"present"})
+
+    @abc.abstractmethod
+    def coalitions(self, count: int, seed: int) -> np.ndarray:
+        """Which of `count` features are present in each pass, `[passes, count]`.
+
+        Booleans, or shares in [0, 1] of how much of them is.
+        """
+
+    @abc.abstractmethod
+    def attribute(
+        self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The attributions, in NumPy.
+
+        Args:
+            present: What `coalitions` returned, `[passes, M]`.
+            scores: The score of each coalition, float64 `[n, passes, K]`.
+            whole: The score of the input itself, float64 `[n, K]`.
+
+        Returns:
+            Values of the features, `[n, K, M]`, and extras `[n, K, ...]`.
+        """
+
+    def shares(self, x: Nest, facts: dict[str, Any], seed: int) -> list[Share]:
+        parts = zip(self.cut(x, facts), tree.flatten(x), strict=True)
+        labels, counts = _continued([part.numbered(leaf) for part, leaf in parts])
+        return [
+            Share(
+                rows=np.flatnonzero(counts == count).astype(np.int32),
+                passes=self._passes(max(1, int(count)), seed),
+                own={"labels": [numbers[counts == count] for numbers in labels]},
+            )
+            for count in np.unique(counts)
+        ]
+
+    def _passes(self, count: int, seed: int) -> dict[str, np.ndarray]:
+        present = self.coalitions(count, seed)
+        if self.background is None:
+            return {"present": present}
+        rows = backgrounds.size(self.background)
+        return {
+            "present": np.repeat(present, rows, axis=0),
+            "reference": np.tile(np.arange(rows, dtype=np.int32), len(present)),
+        }
+
+    def step(self, probe: Probe, x: Nest, target: Tensor, pass_: dict[str, Tensor]) -> Tensor:
+        visible = [
+            _looked_up(pass_["present"], ops.take(labels, pass_["sample"], axis=0))
+            for labels in pass_["labels"]
+        ]
+        return self.hidden_scores(probe, target, pass_, visible)
+
+    def afterwards(self, x: Nest, result: dict[str, Any], share: Share) -> dict[str, Any]:
+        rows = 1 if self.background is None else backgrounds.size(self.background)
+        scores = result["values"].astype(np.float64)  # [n, passes * rows, K]
+        scores = scores.reshape(len(scores), -1, rows, scores.shape[-1]).mean(axis=2)
+        whole = result["scores"].astype(np.float64)
+        values, extras = self.attribute(share.passes["present"][::rows], scores, whole)
+        leaves = [_placed(values, numbers) for numbers in share.own["labels"]]
+        extras = {name: np.asarray(extra, np.float32) for name, extra in extras.items()}
+        values = tree.pack_sequence_as(x, leaves)
+        return {"values": values, **extras, **self.feature_maps(x, values, share)}
+
+
+def _continued(labels: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """The numbers of several inputs' features as those of one, and how many each sample has."""
+    counts = np.zeros(len(labels[0]), np.int32)
+    continued = []
+    for numbers in labels:
+        first = counts.reshape(-1, *(1 for _ in numbers.shape[1:]))
+        continued.append(np.where(numbers < 0, -1, numbers + first).astype(np.int32))
+        counts = counts + numbers.reshape(len(numbers), -1).max(axis=1) + 1
+    return continued, counts
+
+
+def _looked_up(present: Tensor, labels: Tensor) -> Tensor:
+    """Whether the feature of each place is present, `[n, *places]`; what is of none is there.
+
+    Args:
+        present: `[n, M]`.
+        labels: The feature of each place, `[n, *places]`; -1 for none.
+    """
+    always = ops.ones_like(present[:, :1])
+    present = ops.concatenate([present, always], axis=1)
+    n, width = ops.shape(present)[0], ops.shape(present)[1]
+    first = ops.reshape(width * ops.arange(n), (-1,) + (1,) * (len(labels.shape) - 1))
+    position = first + ops.where(labels < 0, width - 1, labels)
+    return ops.take(ops.reshape(present, (-1,)), position, axis=0)
+
+
+def _placed(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Values of features `[n, K, M]` at each place, float32 `[n, K, *places]`; 0 at none's."""
+    padded = np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
+    flat = labels.reshape(len(labels), 1, -1)
+    placed = np.take_along_axis(padded, flat, axis=-1)  # -1 is the zero at the end
+    return placed.reshape(*values.shape[:2], *labels.shape[1:]).astype(np.float32)
