@@ -11,6 +11,7 @@ from keras_explain.core.explanation import Explanation  # noqa: E402
 from keras_explain.explainers import (  # noqa: E402
     CAM,
     LRP,
+    RISE,
     XRAI,
     BlurIG,
     Deconvnet,
@@ -31,6 +32,7 @@ from keras_explain.explainers import (  # noqa: E402
     InternalInfluence,
     LayerCAM,
     LayerConductance,
+    Occlusion,
     Saliency,
     SmoothGrad,
     SquareGrad,
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CAM",
     "LRP",
+    "RISE",
     "XRAI",
     "BlurIG",
     "Deconvnet",
@@ -64,6 +67,7 @@ __all__ = [
     "InternalInfluence",
     "LayerCAM",
     "LayerConductance",
+    "Occlusion",
     "Saliency",
     "SmoothGrad",
     "SquareGrad",

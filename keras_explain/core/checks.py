@@ -5,11 +5,21 @@ import numbers
 from typing import Any
 
 
-def count(name: str, value: Any) -> None:
-    """Raises a `ValueError` unless `value` is a whole number of 1 or more."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+def count(name: str, value: Any, least: int = 1) -> None:
+    """Raises a `ValueError` unless `value` is a whole number of `least` or more."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise ValueError(
-            f"Expected `{name}` to be a whole number of 1 or more. Received: {name}={value!r}."
+            f"Expected `{name}` to be a whole number of {least} or more. "
+            f"Received: {name}={value!r}."
+        )
+
+
+def choice(name: str, value: Any, names: Sequence[str]) -> None:
+    """Raises a `ValueError` unless `value` is one of some names."""
+    if value not in names:
+        raise ValueError(
+            f"Expected `{name}` to be one of {', '.join(map(repr, names))}. "
+            f"Received: {name}={value!r}. {nearest(str(value), names)}"
         )
 
 

@@ -34,6 +34,8 @@ class Perturbation(Explainer, abc.ABC):
     baseline: Any = 0.0
     background: Any = None
 
+    ragged = frozenset({"present"})
+
     @property
     def takes_classes(self) -> bool:
         return True
@@ -55,26 +57,61 @@ class Perturbation(Explainer, abc.ABC):
     def encode(self, x: Any) -> tuple[Nest, dict[str, np.ndarray]]:
         return cuts.encoded(x, self.features)
 
-    def cut(self, x: Nest, facts: dict[str, Any]) -> list[cuts.Features]:
-        """The features of each leaf of the input."""
+    def cut(self, x: Nest, facts: dict[str, Any]) -> list[cuts.Features | None]:
+        """The features of each leaf of the input; None where a method needs none."""
         given = cuts.per_input(self.features, self.groups, x)
         return [
             self.default_features(leaf, tokens) if part is None else part
             for part, leaf, tokens in zip(given, tree.flatten(x), facts["tokens"], strict=True)
         ]
 
-    def default_features(self, x: np.ndarray, are_tokens: bool) -> cuts.Features:
+    def default_features(self, x: np.ndarray, are_tokens: bool) -> cuts.Features | None:
         """The features of an input of which the user said nothing."""
         return cuts.default(x, are_tokens)
+
+    @abc.abstractmethod
+    def perturbations(self, x: Nest, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
+        """What is hidden in each pass, `[passes, ...]` by name.
+
+        Args:
+            x: The input of some samples.
+            labelled: The leaves of `x` that are cut into features, by their positions `"0"`, ...
+            count: How many features each of these samples has, those of all leaves together.
+            seed: What is random depends on it alone.
+        """
+
+    def shares(self, x: Nest, facts: dict[str, Any], seed: int) -> list[Share]:
+        leaves = tree.flatten(x)
+        labels = {
+            str(i): part.numbered(leaves[i])
+            for i, part in enumerate(self.cut(x, facts))
+            if part is not None
+        }
+        labels, counts = _continued(labels, len(leaves[0]))
+        shares = []
+        for count in np.unique(counts):
+            rows = np.flatnonzero(counts == count).astype(np.int32)
+            some, own = tree.map_structure(lambda leaf, rows=rows: leaf[rows], (x, labels))
+            passes = self.perturbations(some, set(labels), int(count), seed)
+            shares.append(Share(rows, self._against_background(passes), {"labels": own}))
+        return shares
+
+    def _against_background(self, passes: dict[str, Any]) -> dict[str, Any]:
+        """Each pass with each row of the background."""
+        if self.background is None:
+            return passes
+        rows, count = backgrounds.size(self.background), len(tree.flatten(passes)[0])
+        repeated = tree.map_structure(lambda leaf: np.repeat(leaf, rows, axis=0), passes)
+        return repeated | {"reference": np.tile(np.arange(rows, dtype=np.int32), count)}
 
     def feature_maps(self, x: Nest, values: Nest, share: Share) -> dict[str, Nest]:
         """`{"features": int32 [n, K, *places]}` where a feature is of several places, else `{}`."""
         no_tokens = [False] * len(tree.flatten(x))  # tokens and columns alike are of one place
-        if not any(part.joins for part in self.cut(x, {"tokens": no_tokens})):
+        if not any(part is not None and part.joins for part in self.cut(x, {"tokens": no_tokens})):
             return {}
         maps = [
-            np.broadcast_to(labels[:, None], value.shape)
-            for labels, value in zip(share.own["labels"], tree.flatten(values), strict=True)
+            np.broadcast_to(share.own["labels"][str(i)][:, None], value.shape)
+            for i, value in enumerate(tree.flatten(values))
         ]
         return {"features": tree.pack_sequence_as(x, maps)}
 
@@ -124,7 +161,6 @@ class Coalitions(Perturbation, abc.ABC):
     """A method that looks at coalitions: which features are present, and what the score is then."""
 
     reduce: ClassVar[Reduction] = Each()
-    ragged = frozenset({"present"})
 
     @abc.abstractmethod
     def coalitions(self, count: int, seed: int) -> np.ndarray:
@@ -148,33 +184,12 @@ class Coalitions(Perturbation, abc.ABC):
             Values of the features, `[n, K, M]`, and extras `[n, K, ...]`.
         """
 
-    def shares(self, x: Nest, facts: dict[str, Any], seed: int) -> list[Share]:
-        parts = zip(self.cut(x, facts), tree.flatten(x), strict=True)
-        labels, counts = _continued([part.numbered(leaf) for part, leaf in parts])
-        return [
-            Share(
-                rows=np.flatnonzero(counts == count).astype(np.int32),
-                passes=self._passes(max(1, int(count)), seed),
-                own={"labels": [numbers[counts == count] for numbers in labels]},
-            )
-            for count in np.unique(counts)
-        ]
-
-    def _passes(self, count: int, seed: int) -> dict[str, np.ndarray]:
-        present = self.coalitions(count, seed)
-        if self.background is None:
-            return {"present": present}
-        rows = backgrounds.size(self.background)
-        return {
-            "present": np.repeat(present, rows, axis=0),
-            "reference": np.tile(np.arange(rows, dtype=np.int32), len(present)),
-        }
+    def perturbations(self, x: Nest, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
+        return {"present": self.coalitions(max(1, count), seed)}
 
     def step(self, probe: Probe, x: Nest, target: Tensor, pass_: dict[str, Tensor]) -> Tensor:
-        visible = [
-            _looked_up(pass_["present"], ops.take(labels, pass_["sample"], axis=0))
-            for labels in pass_["labels"]
-        ]
+        labels = own_labels(pass_)
+        visible = [looked_up(pass_["present"], labels[str(i)]) for i in range(len(labels))]
         return self.hidden_scores(probe, target, pass_, visible)
 
     def afterwards(self, x: Nest, result: dict[str, Any], share: Share) -> dict[str, Any]:
@@ -183,24 +198,32 @@ class Coalitions(Perturbation, abc.ABC):
         scores = scores.reshape(len(scores), -1, rows, scores.shape[-1]).mean(axis=2)
         whole = result["scores"].astype(np.float64)
         values, extras = self.attribute(share.passes["present"][::rows], scores, whole)
-        leaves = [_placed(values, numbers) for numbers in share.own["labels"]]
+        labels = share.own["labels"]
+        leaves = [_placed(values, labels[str(i)]) for i in range(len(labels))]
         extras = {name: np.asarray(extra, np.float32) for name, extra in extras.items()}
         values = tree.pack_sequence_as(x, leaves)
         return {"values": values, **extras, **self.feature_maps(x, values, share)}
 
 
-def _continued(labels: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+def _continued(
+    labels: dict[str, np.ndarray], samples: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The numbers of several inputs' features as those of one, and how many each sample has."""
-    counts = np.zeros(len(labels[0]), np.int32)
-    continued = []
-    for numbers in labels:
+    counts, continued = np.zeros(samples, np.int32), {}
+    for i, numbers in labels.items():
         first = counts.reshape(-1, *(1 for _ in numbers.shape[1:]))
-        continued.append(np.where(numbers < 0, -1, numbers + first).astype(np.int32))
-        counts = counts + numbers.reshape(len(numbers), -1).max(axis=1) + 1
+        continued[i] = np.where(numbers < 0, -1, numbers + first).astype(np.int32)
+        counts = counts + numbers.reshape(samples, -1).max(axis=1) + 1
     return continued, counts
 
 
-def _looked_up(present: Tensor, labels: Tensor) -> Tensor:
+def own_labels(pass_: dict[str, Any]) -> dict[str, Tensor]:
+    """The features of each row's places, `[n, *places]`, by the position of the leaf."""
+    sample = pass_["sample"]
+    return {i: ops.take(labels, sample, axis=0) for i, labels in pass_["labels"].items()}
+
+
+def looked_up(present: Tensor, labels: Tensor) -> Tensor:
     """Whether the feature of each place is present, `[n, *places]`; what is of none is there.
 
     Args:

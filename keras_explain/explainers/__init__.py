@@ -23,6 +23,8 @@ from keras_explain.explainers.layers import InternalInfluence as InternalInfluen
 from keras_explain.explainers.layers import LayerConductance as LayerConductance
 from keras_explain.explainers.lrp import LRP as LRP
 from keras_explain.explainers.lrp import DeepTaylor as DeepTaylor
+from keras_explain.explainers.occlusion import Occlusion as Occlusion
+from keras_explain.explainers.rise import RISE as RISE
 from keras_explain.explainers.saliency import InputXGradient as InputXGradient
 from keras_explain.explainers.saliency import Saliency as Saliency
 from keras_explain.explainers.smooth import SmoothGrad as SmoothGrad

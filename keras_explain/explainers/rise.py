@@ -1,0 +1,116 @@
+"""RISE: random masks, weighed by the scores that they leave."""
+
+from typing import Any
+
+import numpy as np
+from keras import ops, tree
+
+from keras_explain import backend
+from keras_explain.core import checks
+from keras_explain.core.features import Columns, Features, Tokens, places
+from keras_explain.core.kinds import kind_of
+from keras_explain.core.masking import Perturbation, looked_up, own_labels
+from keras_explain.core.probe import Probe
+from keras_explain.core.reductions import Weighted
+
+
+class RISE(Perturbation):
+    """How much better the score is where a place is seen, over random masks.
+
+    `value of a place = E[S_c(x masked by m) | the place is seen] - E[S_c(x masked by m)]`,
+    estimated by `sum_i S_i m_i / sum_i m_i - mean of S_i`
+
+    A mask is a coarse grid of zeros and ones, each 1 with probability `keep`, interpolated
+    bilinearly at a random offset. The mean score, which the paper's map has on top, is taken off,
+    so that the values are signed, and 0 where the score depends on nothing. `values` have the
+    input's shape without channels (`[B, H, W]`, `[B, T]`); of tables and token ids its shape.
+
+    Args:
+        masks: The number of masks.
+        cells: The number of cells of the grid along each axis.
+        keep: The probability that a cell, or a feature, is seen.
+        features: As in `FeatureAblation`; whole features are then seen or hidden in place of cells.
+            By default columns of a table, and tokens of a text.
+        groups: As in `FeatureAblation`.
+        baseline: As in `FeatureAblation`.
+        background: As in `FeatureAblation`.
+
+    Reference:
+        - [Petsiuk et al., 2018](https://arxiv.org/abs/1806.07421), equations 3 to 6
+    """
+
+    masks: int = 4000
+    cells: int = 7
+    keep: float = 0.5
+
+    reduce = Weighted()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.count("masks", self.masks)
+        checks.count("cells", self.cells)
+        if not 0 < self.keep < 1:
+            raise ValueError(f"Expected `keep` between 0 and 1. Received: keep={self.keep!r}.")
+
+    def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
+        if are_tokens:
+            return Tokens()
+        return Columns() if kind_of(x.shape) == "table" else None
+
+    def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
+        def kept(*shape: int, stream: int) -> np.ndarray:
+            return backend.random_uniform(seed, (self.masks, *shape), stream) < self.keep
+
+        passes: dict[str, Any] = {
+            "present": kept(max(1, count), stream=0),
+            "cells": {},
+            "offset": {},
+        }
+        for i, leaf in enumerate(tree.flatten(x)):
+            if str(i) not in labelled:
+                sides = places(leaf.shape)
+                grid = kept(*(self._cells(side) + 2 for side in sides), stream=2 * i + 1)
+                passes["cells"][str(i)] = grid.astype(np.float32)
+                offset = backend.random_uniform(seed, (self.masks, len(sides)), stream=2 * i + 2)
+                passes["offset"][str(i)] = offset
+        return passes
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        visible = [
+            self._visible(str(i), places(leaf.shape), pass_)
+            for i, leaf in enumerate(tree.flatten(probe.inputs))
+        ]
+        score = self.hidden_scores(probe, target, pass_, visible)
+        return {"weight": [ops.cast(v, "float32") for v in visible], "score": score}
+
+    def finish(self, probe: Probe, total: Any, x: Any) -> Any:
+        mean = total["score"] / total["count"]  # [n, K]
+
+        def of_seen(weighted: Any, weight: Any) -> Any:
+            weight = weight[:, None]
+            known = ops.where(weight > 0, weighted / ops.where(weight > 0, weight, 1.0), 0.0)
+            base = ops.reshape(mean, (*ops.shape(mean), *(1 for _ in weight.shape[2:])))
+            return ops.where(weight > 0, known - base, 0.0)
+
+        leaves = [of_seen(s, w) for s, w in zip(total["sum"], total["weight"], strict=True)]
+        return tree.pack_sequence_as(probe.inputs, leaves)
+
+    def _visible(self, leaf: str, sides: tuple[int, ...], pass_: dict[str, Any]) -> Any:
+        """How much of each place of a leaf is seen, `[n, *sides]`."""
+        if leaf in pass_["labels"]:
+            return looked_up(pass_["present"], own_labels(pass_)[leaf])
+        return self._interpolated(pass_["cells"][leaf], pass_["offset"][leaf], sides)
+
+    def _cells(self, side: int) -> int:
+        return min(self.cells, side)
+
+    def _interpolated(self, cells: Any, offset: Any, sides: tuple[int, ...]) -> Any:
+        """Masks `[n, *sides]` of grids `[n, cells + 2, ...]`, moved by shares of a cell."""
+        masks = cells
+        for axis, side in enumerate(sides):
+            position = ops.arange(side, dtype="float32") * (self._cells(side) / side)
+            place = position[None, :, None] + offset[:, axis, None, None]  # [n, side, 1]
+            knots = ops.arange(cells.shape[axis + 1], dtype="float32")
+            tent = ops.relu(1 - ops.abs(place - knots))  # [n, side, cells + 2]
+            masks = ops.einsum("npg,ng...->n...p", tent, masks)
+        return masks
