@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops, tree
 
-from keras_explain.core.reductions import Mean, MeanSquare, Sum, Variance
+from keras_explain.core.reductions import Each, Mean, MeanSquare, Sum, Variance, Weighted
 from tests import naive
 
 NUMPY = {
@@ -26,10 +26,7 @@ def tensors(values):
 def reduced(kind, chunks):
     """The result over chunks `[passes, rows, ...]`, merged from the left."""
     reduction = kind()
-    stats = None
-    for chunk in chunks:
-        more = reduction.of(tensors(chunk))
-        stats = more if stats is None else reduction.merge(stats, more)
+    stats = reduction.merged(reduction.of(tensors(chunk)) for chunk in chunks)
     return tree.map_structure(ops.convert_to_numpy, reduction.result(stats))
 
 
@@ -119,3 +116,25 @@ def test_merging_keeps_the_shapes_and_types():
         for one, two in zip(tree.flatten(merged), tree.flatten(a), strict=True):
             assert one.shape == two.shape
             assert one.dtype == two.dtype
+
+
+@naive.few
+@given(edges=st.lists(st.integers(1, 29), max_size=6), seed=st.integers(0, 2**16))
+def test_each_keeps_every_pass_in_order(edges, seed):
+    values = naive.inputs(ROWS, 30, seed)
+    np.testing.assert_array_equal(
+        reduced(Each, in_chunks(values, edges)), values.transpose(1, 0, *range(2, values.ndim))
+    )
+
+
+@naive.few
+@given(edges=st.lists(st.integers(1, 29), max_size=6), seed=st.integers(0, 2**16))
+def test_weighted_sums_scores_by_weights_and_classes(edges, seed):
+    weight, score = naive.inputs((4, 5, 3), 30, seed), naive.inputs((4, 2), 30, seed + 1)
+    parts = zip(in_chunks(weight, edges), in_chunks(score, edges), strict=True)
+    result = reduced(Weighted, [{"weight": [w], "score": s} for w, s in parts])
+    products = weight.astype(np.float64)[:, :, None] * score[..., None, None]
+    naive.close(result["sum"][0], products.sum(axis=0))
+    naive.close(result["weight"][0], weight.astype(np.float64).sum(axis=0))
+    naive.close(result["score"], score.astype(np.float64).sum(axis=0))
+    assert result["count"] == 30

@@ -7,7 +7,7 @@ from keras import layers, ops, tree
 from scipy import stats
 
 import keras_explain as kx
-from keras_explain.core.reductions import Reduction
+from keras_explain.core.reductions import Each
 from tests import naive
 
 SIGNED = kx.Saliency(absolute=False)
@@ -21,23 +21,10 @@ class _Point(kx.Explainer):
         return x
 
 
-class _All(Reduction):
-    """Keeps every pass, `[rows, passes, ...]`."""
-
-    def of(self, values):
-        return {"all": values}
-
-    def merge(self, a, b):
-        return tree.map_structure(lambda p, q: ops.concatenate([p, q], axis=0), a, b)
-
-    def result(self, stats):
-        return tree.map_structure(lambda v: ops.moveaxis(v, 0, 1), stats["all"])
-
-
 class _Points(kx.SmoothGrad):
     """The noisy points themselves."""
 
-    reduce = _All()
+    reduce = Each()
 
 
 def points(model, x, *, seed=0, **options):

@@ -231,7 +231,12 @@ class ExplanationLogger(keras.callbacks.Callback):
         begin = time.perf_counter()
         with progress.announced(f"Explaining with {name}", run.seconds.get(name, 0)):
             explanation = explain(
-                self.model, self.samples.x, self.target, batch_size=self.batch_size, seed=self.seed
+                self.model,
+                self.samples.x,
+                self.target,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                progress=False,
             )
         run.seconds[name] = time.perf_counter() - begin
         return explanation

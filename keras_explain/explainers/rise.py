@@ -80,8 +80,15 @@ class RISE(Perturbation):
             self._visible(str(i), places(leaf.shape), pass_)
             for i, leaf in enumerate(tree.flatten(probe.inputs))
         ]
-        score = self.hidden_scores(probe, target, pass_, visible)
-        return {"weight": [ops.cast(v, "float32") for v in visible], "score": score}
+        change = self.hidden_scores(probe, target, pass_, visible) - ops.take(
+            pass_["score"], pass_["sample"], axis=0
+        )  # of a constant model exactly 0
+        labels = own_labels(pass_)
+        weight = [
+            ops.cast(v & (labels[str(i)] >= 0) if str(i) in labels else v, "float32")
+            for i, v in enumerate(visible)
+        ]
+        return {"weight": weight, "score": change}
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
         mean = total["score"] / total["count"]  # [n, K]
