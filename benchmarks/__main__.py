@@ -7,10 +7,11 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 
 import keras
 
-from benchmarks import architectures, callback, completeness, deep_shap
+from benchmarks import architectures, callback, completeness, deep_shap, perturbation
 from benchmarks.contestants import METHODS, STEPS, bare_gradients, compilations, installed, suits
 from benchmarks.subjects import SUBJECTS
 from benchmarks.timing import interleaved, ratio, seconds
@@ -31,9 +32,13 @@ def main() -> None:
     if options.first_call:
         print(_first_call(*options.first_call))
         return
-    for networks in (SUBJECTS, architectures.ARCHITECTURES, deep_shap.NETWORKS):
+    for networks in (
+        *(SUBJECTS, architectures.ARCHITECTURES, deep_shap.NETWORKS),
+        perturbation.SUBJECTS,
+    ):
         _keep(networks, [options.network])
-    _keep(METHODS, options.method)
+    for methods in (METHODS, perturbation.METHODS):
+        _keep(methods, options.method)
     print(_machine(), end="\n\n")
     for name, table in TABLES.items():
         if options.only in (None, name):
@@ -52,11 +57,7 @@ def next_calls(rounds: int) -> None:
         for method in [m for m in METHODS if suits(m, model)]:
             makers = METHODS[method]
             works = {name: m(model, x, y) for name, m in makers.items() if installed(name)}
-            interleaved(works, 1)
-            once = interleaved(works, 1)
-            slow = {name for name in works if once[name][0] > 5 * once["bare"][0]}
-            times = interleaved({n: w for n, w in works.items() if n not in slow}, rounds)
-            times |= {name: once[name] for name in slow}
+            times = _interleaved_but_slow(works, rounds)
             cells = [
                 _cell(times, name) for name in ("keras_explain", "bare", "xplique", "tf-explain")
             ]
@@ -160,10 +161,65 @@ def shap(rounds: int) -> None:
     print()
 
 
+def masks(rounds: int) -> None:
+    """The perturbation family beside plain forward passes of as many rows."""
+    print("### Perturbation\n")
+    print(
+        "Median seconds; in brackets the median ratio to as many plain forward passes. What takes"
+    )
+    print("more than 5 times as long is timed once.\n")
+    names = ("keras_explain", "bare", "xplique", "tf-explain", "lime")
+    _row("network", "method", *names)
+    _row(*["---"] * (2 + len(names)))
+    for subject, make in perturbation.SUBJECTS.items():
+        model, x, y = make()
+        for method, makers in perturbation.METHODS.items():
+            works = {name: m(model, x, y) for name, m in makers.items() if installed(name)}
+            works["bare"] = perturbation.bare(model, x, y, perturbation.passes_of(method, x))
+            times = _interleaved_but_slow(works, rounds)
+            _row(subject, method, *[_cell(times, name) for name in names])
+    print()
+
+
+def kernel_shap(rounds: int) -> None:
+    """KernelSHAP of a table beside shap's KernelExplainer."""
+    print("### KernelSHAP and shap's KernelExplainer\n")
+    if not installed("shap"):
+        print("shap is not installed.\n")
+        return
+    print(
+        "Median seconds of 64 rows of the breast cancer table, all 30 columns, as many samples.\n"
+    )
+    model, x = perturbation.breast_cancer()
+    names = list(perturbation.kernel_shap(model, x, x[-1:]))
+    _row("background", *names, "times as fast", "rank correlation")
+    _row(*["---"] * (3 + len(names)))
+    for size in (1, 50):
+        works = perturbation.kernel_shap(model, x, x[-size:])
+        correlation = perturbation.rank_correlation(*[works[name]() for name in names[:2]])
+        times = _interleaved_but_slow(works, rounds, names[0])
+        cells = [f"{statistics.median(times[name]):.3f}" for name in names]
+        faster = ", ".join(f"{ratio(times, name, names[0]):.1f}" for name in names[1:])
+        _row(size, *cells, faster, f"{correlation:.4f}")
+    print()
+
+
 TABLES = {
     **{"next": next_calls, "first": first_calls, "functions": functions, "goal": goal},
-    **{"architectures": gaps, "shap": shap, "callback": epochs},
+    **{"architectures": gaps, "shap": shap, "masks": masks, "kernel_shap": kernel_shap},
+    "callback": epochs,
 }
+
+
+def _interleaved_but_slow(
+    works: dict[str, Callable[[], object]], rounds: int, measure: str = "bare"
+) -> dict[str, list[float]]:
+    """The times of every contestant; of those that take 5 times as long as one, of one round."""
+    interleaved(works, 1)
+    once = interleaved(works, 1)
+    slow = {name for name in works if once[name][0] > 5 * once[measure][0]}
+    times = interleaved({n: w for n, w in works.items() if n not in slow}, rounds)
+    return times | {name: once[name] for name in slow}
 
 
 def _keep(named: dict, parts: list[str]) -> None:
@@ -193,7 +249,7 @@ def _row(*cells: object) -> None:
 
 
 def _machine() -> str:
-    packages = ("tensorflow", "keras", "xplique", "tf-explain", "shap")
+    packages = ("tensorflow", "keras", "xplique", "tf-explain", "shap", "lime")
     found = [f"{p} {importlib.metadata.version(p)}" for p in packages if installed(p)]
     system = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
     return ", ".join([system, *found])

@@ -183,7 +183,8 @@ def compilations(
 
 def installed(name: str) -> bool:
     """Whether a contestant can run here."""
-    module = {"xplique": "xplique", "tf-explain": "tf_explain", "shap": "shap"}.get(name)
+    modules = {"xplique": "xplique", "tf-explain": "tf_explain", "shap": "shap", "lime": "lime"}
+    module = modules.get(name)
     return module is None or importlib.util.find_spec(module) is not None
 
 
