@@ -14,6 +14,8 @@ from matplotlib.image import imread
 import keras_explain as kx
 from keras_explain import plots
 from keras_explain.plots import render, sheet
+from keras_explain.plots.figure import SECTIONS
+from tests import models
 
 B, H, W, C = 3, 12, 16, 3
 
@@ -83,19 +85,13 @@ def assert_tidy(figure):
     texts = [t.get_window_extent(renderer) for t in axes.texts if t.get_text()]
     images = [i.get_window_extent(renderer) for i in axes.images]
     for boxes in (texts, images):
-        for i, box in enumerate(boxes):
-            assert box.x0 >= -1
-            assert box.x1 <= width + 1
-            assert box.y0 >= -1
-            assert box.y1 <= height + 1
-            for other in boxes[i + 1 :]:
-                clear = (
-                    box.x1 <= other.x0 + 1
-                    or other.x1 <= box.x0 + 1
-                    or box.y1 <= other.y0 + 1
-                    or other.y1 <= box.y0 + 1
-                )
-                assert clear
+        x0, y0, x1, y1 = np.array([box.extents for box in boxes]).reshape(-1, 4).T
+        assert (np.concatenate([x0, y0]) >= -1).all()
+        assert (x1 <= width + 1).all()
+        assert (y1 <= height + 1).all()
+        beside = (x1[:, None] <= x0 + 1) | (x1 <= x0[:, None] + 1)
+        above = (y1[:, None] <= y0 + 1) | (y1 <= y0[:, None] + 1)
+        assert (beside | above | np.eye(len(boxes), dtype=bool)).all()
 
 
 class TestPlot:
@@ -228,17 +224,23 @@ class TestPlot:
             for one, other in zip(pictures_of(plots.plot(explanation)), expected, strict=True):
                 np.testing.assert_array_equal(one, other)
 
-    def test_two_picture_inputs_are_refused(self, explain, x):
-        explanation = dataclasses.replace(explain(), x=[x, x], values=[x, x])
-        with pytest.raises(ValueError, match=r"one input of pictures.*one at a time"):
-            plots.plot(explanation)
+    def test_a_section_for_each_of_two_picture_inputs(self, explain, x):
+        one, other = explain(), explain()
+        both = dataclasses.replace(one, x=[x, x], values=[one.values, 9 * other.values])
+        figure = plots.plot(both)
+        rows = cells_of(figure)
+        assert len(rows) == 2 * B
+        expected = [
+            cells_of(plots.plot(one)),
+            cells_of(plots.plot(dataclasses.replace(one, values=9 * other.values))),
+        ]
+        np.testing.assert_array_equal(rows, np.concatenate(expected))
+        assert {"0", "1"} <= set(texts_of(figure))
+        assert_tidy(figure)
 
-    @pytest.mark.parametrize("shape", [(4, 30), (4, 150, 1), (4, 5)])
-    def test_what_is_not_pictures_is_refused(self, explain, shape):
-        explanation = explain(np.zeros(shape, np.float32), values=np.zeros(shape, np.float32))
-        with pytest.raises(
-            ValueError, match=r"of pictures: x of shape \[B, H, W, C\].*Received: x"
-        ):
+    def test_a_map_that_may_be_of_two_inputs_is_refused(self, explain, x):
+        explanation = dataclasses.replace(explain(cam=True), x=[x, x])
+        with pytest.raises(ValueError, match=r"an input that can be drawn.*one at a time"):
             plots.plot(explanation)
 
     def test_values_of_another_size_are_refused(self, explain):
@@ -249,6 +251,225 @@ class TestPlot:
         with pytest.raises(ValueError, match=r"2 class names, and .* class 2"):
             plots.plot(explain(), class_names=["cat", "dog"])
         plots.plot(explain(), class_names=["cat", "dog"], max_samples=2)
+
+
+class TestShow:
+    """What `show` makes of pictures."""
+
+    @pytest.fixture
+    def superpixels(self, explain):
+        """Quarters of the pictures, of which two speak for the class and one against it."""
+        labels = np.kron([[0, 1], [2, 3]], np.ones((H // 2, W // 2))).astype(np.int32)
+        values = np.array([0.5, -0.3, 0.0, 0.2], np.float32)[labels]
+        explanation = explain(values=np.stack([values] * B))
+        explanation.extras["features"] = np.stack([labels] * B)
+        return explanation
+
+    def test_map_alone(self, explain, x):
+        explanation = explain()
+        figure = plots.plot(explanation, show="map")
+        maps = render.to_maps(explanation.values)
+        expected = render.colorize(maps, render.limit_of(maps), True)
+        np.testing.assert_array_equal([row[1] for row in cells_of(figure)], expected)
+        assert [len(row) for row in cells_of(figure)] == [2] * B
+        assert_tidy(figure)
+
+    def test_signed_is_what_render_makes(self, superpixels, x):
+        figure = plots.plot(superpixels, show="signed", keep=0.9)
+        large = render.enlarge(render.to_uint8(x), 256)
+        maps = render.enlarge(superpixels.values, 256)
+        features = render.enlarge(superpixels.extras["features"], 256)
+        expected = render.pros_and_cons(large, maps, 0.9, features)
+        drawn = [row[-1] for row in cells_of(figure, expected.shape[1:3])]
+        np.testing.assert_array_equal(drawn, expected)
+        assert {"against", "for", "signed"} <= set(texts_of(figure))
+        assert_tidy(figure)
+
+    def test_masked_is_what_render_makes(self, superpixels, x):
+        figure = plots.plot(superpixels, show="masked", keep=0.6)
+        large = render.enlarge(render.to_uint8(x), 256)
+        maps = render.enlarge(superpixels.values, 256)
+        features = render.enlarge(superpixels.extras["features"], 256)
+        expected = render.masked(large, maps, 0.6, features)
+        drawn = [row[-1] for row in cells_of(figure, expected.shape[1:3])]
+        np.testing.assert_array_equal(drawn, expected)
+        assert "60% of what speaks for it" in texts_of(figure)
+        assert_tidy(figure)
+
+    def test_several_targets_share_their_superpixels(self, superpixels, explain):
+        values = np.stack([superpixels.values, -superpixels.values], axis=1)
+        several = explain(values=values, targets=2)
+        several.extras["features"] = np.stack([superpixels.extras["features"]] * 2, axis=1)
+        rows = cells_of(plots.plot(several, show="signed"), (192, 256))
+        one = cells_of(plots.plot(superpixels, show="signed"), (192, 256))
+        assert len(rows) == B
+        np.testing.assert_array_equal([row[0] for row in rows], [row[0] for row in one])
+        assert (rows[0][0] != rows[0][1]).any()
+
+    def test_grid_and_epochs_show_it_too(self, superpixels, x):
+        expected = [row[-1] for row in cells_of(plots.plot(superpixels, show="masked"), (192, 256))]
+        grid = plots.grid({"a": superpixels}, show="masked")
+        history = plots.epochs({"a": [(0, superpixels)]}, show="masked")
+        for figure in (grid, history):
+            drawn = [row[0] for row in cells_of(figure, (192, 256))]
+            np.testing.assert_array_equal(drawn, expected)
+
+    @pytest.mark.parametrize("keep", [0, -1, 1.01, float("nan")])
+    def test_keep_is_a_share(self, explain, keep):
+        with pytest.raises(ValueError, match=r"`keep` above 0, and 1 at most"):
+            plots.plot(explain(), show="masked", keep=keep)
+
+
+class TestKinds:
+    """Which input is drawn as what."""
+
+    @pytest.fixture
+    def titles(self, monkeypatch):
+        """The kinds of what is drawn, from top to bottom."""
+        drawn = []
+        for kind, section in SECTIONS.items():
+
+            def draw(self, sheet, top, kind=kind, draw=section.draw):
+                drawn.append(kind)
+                return draw(self, sheet, top)
+
+            monkeypatch.setattr(section, "draw", draw)
+        return drawn
+
+    @pytest.mark.parametrize(
+        ("shape", "dtype", "kind"),
+        [
+            ((2, 30), "float32", "table"),
+            ((2,), "float32", "table"),
+            ((2, 7), "bool", "table"),
+            ((2, 30), "int32", "tokens"),
+            ((2, 40, 3), "float32", "series"),
+            ((2, 40, 9), "float32", "series"),
+            ((2, 12, 10), "float32", "picture"),
+            ((2, 5, 7, 1), "float32", "picture"),
+        ],
+    )
+    def test_by_shape_and_dtype(self, explain, titles, shape, dtype, kind):
+        x = np.ones(shape, dtype)
+        figure = explain(x, values=np.ones(shape, np.float32)).plot()
+        assert titles == [kind]
+        assert_tidy(figure)
+
+    @pytest.mark.parametrize(
+        ("shape", "kind", "drawn"),
+        [
+            ((2, 30), "table", "table"),
+            ((2, 30), "text", "tokens"),
+            ((2, 30), "series", "series"),
+            ((2, 12, 10), "series", "series"),
+            ((2, 40, 9), "picture", "picture"),
+        ],
+    )
+    def test_kind_can_be_said(self, explain, titles, shape, kind, drawn):
+        x = np.ones(shape, np.int32)
+        explain(x, values=np.ones(shape, np.float32)).plot(kind)
+        assert titles == [drawn]
+
+    def test_numbers_with_names_are_no_tokens(self, explain, titles):
+        x = np.ones((2, 3), np.int32)
+        explain(x, values=x.astype(np.float32)).plot(feature_names=["a", "b", "c"])
+        assert titles == ["table"]
+
+    def test_numbers_with_words_are_tokens(self, explain, titles):
+        x = np.ones((2, 3), np.float32)
+        explanation = explain(x, values=x)
+        explanation.extras["tokens"] = np.array([["a", "b", "c"]] * 2)
+        explanation.plot()
+        assert titles == ["tokens"]
+
+    def test_a_section_for_each_input_text_above_tables(self, explain, titles, x):
+        inputs = {"a": np.ones((B, 4), np.float32), "b": np.ones((B, 6), np.int32), "c": x}
+        values = {"a": inputs["a"], "b": inputs["b"].astype(np.float32), "c": x}
+        explanation = dataclasses.replace(explain(), x=inputs, values=values)
+        names = ["age", "sum", "size", "year"]
+        figure = explanation.plot(feature_names=names, vocabulary=["", "word"], show="map")
+        assert titles == ["picture", "tokens", "table"]
+        texts = texts_of(figure)
+        assert texts.index("c") < texts.index("b") < texts.index("a")
+        assert texts.count("word") == 6 * B
+        assert_tidy(figure)
+        explanation.plot("table", feature_names={"a": names})
+        assert titles[3:] == ["table", "table"]
+
+    def test_volumes_are_refused_with_the_slice_to_draw(self, explain, titles):
+        x = np.zeros((2, 5, 8, 9, 1), np.float32)
+        x[1, 3] = -1
+        explanation = explain(x, values=x)
+        with pytest.raises(ValueError, match="volumes of shape") as error:
+            explanation.plot()
+        advice = str(error.value).split("`")[1]
+        assert "x[:, 3]" in advice
+        eval(advice, {"dataclasses": dataclasses, "explanation": explanation})
+        assert titles == ["picture"]
+
+    def test_a_volume_beside_a_table_is_named(self, explain, titles):
+        x = {"age": np.ones((2, 1), np.float32), "scan": np.ones((2, 5, 8, 9, 1), np.float32)}
+        explanation = dataclasses.replace(explain(x["age"]), x=x, values=x)
+        assert "scan: a volume is not drawn" in texts_of(explanation.plot())
+        assert titles == ["table"]
+
+    def test_unknown_kind(self, explain):
+        with pytest.raises(ValueError, match=r"'picture', 'table', 'text' or 'series'.*'volume'"):
+            explain().plot("volume")
+
+    def test_a_kind_that_does_not_fit(self, explain):
+        with pytest.raises(ValueError, match=r"an input of rows of a table, \[B, F\].*\(3, 12"):
+            explain().plot("table")
+
+    @pytest.mark.parametrize(
+        ("option", "of"),
+        [
+            ({"vocabulary": ["a"]}, "token ids"),
+            ({"max_features": 3}, "rows of a table"),
+            ({"feature_names": ["a"]}, "series and rows of a table"),
+            ({"max_channels": 3}, "series"),
+        ],
+    )
+    def test_options_of_other_kinds_are_refused(self, explain, option, of):
+        (name,) = option
+        message = rf"pictures take to_image, show, keep. Received: {name}, .* option of {of}\."
+        with pytest.raises(ValueError, match=message):
+            explain().plot(**option)
+
+    def test_shows_of_other_kinds_are_refused(self, explain):
+        with pytest.raises(ValueError, match=r"`show` of pictures: 'overlay', .* 'bar'"):
+            explain().plot(show="bar")
+        row = np.ones((2, 3), np.float32)
+        with pytest.raises(ValueError, match=r"rows of a table: 'bar', 'waterfall'.*'overlay'"):
+            explain(row, values=row).plot(show="overlay")
+        with pytest.raises(ValueError, match=r"series take .*: show, which is an option of pict"):
+            explain(row, values=row).plot("series", show="overlay")
+
+    def test_values_at_a_layer_are_not_those_of_a_table_as_wide(self, explain):
+        row = np.ones((2, 3), np.float32)
+        explanation = explain(row, values=row, explainer=kx.Saliency(layer="dense"))
+        with pytest.raises(ValueError, match="values are at layer 'dense'"):
+            explanation.plot()
+
+    def test_values_of_two_calls_of_a_layer_are_not_those_of_one_input(self, explain, x):
+        explanation = dataclasses.replace(explain(), values=[x, x])
+        with pytest.raises(ValueError, match="an input that can be drawn"):
+            explanation.plot()
+
+    @pytest.mark.parametrize(
+        ("case", "drawn"),
+        [
+            ("tabular", ["table"]),
+            ("series", ["series"]),
+            ("tokens_int", ["tokens"]),
+            ("mixed_inputs", ["tokens", "table"]),
+        ],
+    )
+    def test_what_explainers_make(self, titles, case, drawn):
+        case = models.get(case)
+        figure = kx.InputXGradient()(case.model, case.x).plot()
+        assert titles == drawn
+        assert_tidy(figure)
 
 
 class TestGrid:
@@ -305,8 +526,23 @@ class TestGrid:
             plots.grid({})
 
     def test_unknown_show_is_refused(self, explain):
-        with pytest.raises(ValueError, match=r"'overlay' or 'map'. Received: 'both'"):
+        with pytest.raises(ValueError, match=r"'signed' or 'masked'. Received: 'both'"):
             plots.grid({"a": explain()}, show="both")
+        with pytest.raises(ValueError, match=r"`keep` above 0, and 1 at most. Received: 1.5"):
+            plots.grid({"a": explain()}, show="masked", keep=1.5)
+
+    @pytest.mark.parametrize("shape", [(4, 30), (4, 150, 1), (4, 5)])
+    def test_what_is_not_pictures_is_refused(self, explain, shape):
+        explanation = explain(np.zeros(shape, np.float32), values=np.zeros(shape, np.float32))
+        with pytest.raises(
+            ValueError, match=r"of pictures: x of shape \[B, H, W, C\].*Received: x"
+        ):
+            plots.grid({"a": explanation})
+
+    def test_two_picture_inputs_are_refused(self, explain, x):
+        explanation = dataclasses.replace(explain(), x=[x, x], values=[x, x])
+        with pytest.raises(ValueError, match=r"one input of pictures.*one at a time"):
+            plots.grid({"a": explanation})
 
     def test_many_methods_fit_the_width(self, explain):
         methods = {f"AMethodWithALongName{i}": explain(cam=True) for i in range(12)}

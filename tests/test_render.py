@@ -198,6 +198,8 @@ class TestPictureSize:
             ((2, 5, 7, 3), (5, 7)),
             ((2, 3, 9, 8), (9, 8)),
             ((2, 28, 28), (28, 28)),
+            ((2, 20, 10), (20, 10)),
+            ((2, 150, 12), None),
             ((2, 150, 1), None),
             ((2, 30), None),
             ((2, 4, 5, 6, 3), None),
@@ -402,6 +404,99 @@ class TestOverlay:
     def test_other_size_is_refused(self, photos):
         with pytest.raises(ValueError, match=r"pictures' size.*\(3, 7, 7\).*\(3, 24, 32, 3\)"):
             render.overlay(photos, np.zeros((3, 7, 7)), 1.0)
+
+
+class TestMostOf:
+    @pytest.mark.parametrize("keep", [0.01, 0.3, 0.5, 0.99, 1.0])
+    def test_the_fewest_places_that_hold_the_share(self, keep):
+        maps = maps_of()
+        taken = render.most_of(maps, keep)
+        for values, mine in zip(maps.astype(float), taken, strict=True):
+            positive = sorted(values[values > 0])[::-1]
+            held = np.cumsum(positive)
+            fewest = 1 + int(np.argmax(held >= keep * held[-1] * (1 - 1e-12)))
+            assert mine.sum() == fewest
+            assert values[mine].min() == positive[fewest - 1]
+
+    def test_equal_places_are_taken_together(self):
+        maps = np.array([[[3.0, 1, 1], [1, 1, -9]]])
+        expected = [[[True, False, False], [False, False, False]]]
+        np.testing.assert_array_equal(render.most_of(maps, 0.4), expected)
+        np.testing.assert_array_equal(render.most_of(maps, 0.5), maps > 0)
+
+    def test_a_feature_counts_once(self):
+        features = np.array([[[0, 1, 1, 1, 1], [2, 3, 3, 3, 3]]])
+        maps = np.array([3.0, 2, 2, 0])[features]
+        largest = maps == 3
+        np.testing.assert_array_equal(render.most_of(maps, 0.42, features), largest)
+        np.testing.assert_array_equal(render.most_of(maps, 0.43, features), maps > 0)
+        np.testing.assert_array_equal(render.most_of(maps, 0.42), maps > 0)
+        np.testing.assert_allclose(render.shares_of(features), [[[1] + [0.25] * 4] * 2])
+
+    def test_none_where_nothing_is_positive(self):
+        maps = np.array([[[0.0, -1], [np.nan, -np.inf]], [[1, 0], [np.nan, np.inf]]])
+        taken = render.most_of(maps, 1.0)
+        assert not taken[0].any()
+        np.testing.assert_array_equal(taken[1], [[True, False], [False, False]])
+
+
+class TestProsAndCons:
+    @pytest.fixture
+    def blocks(self):
+        """Four quarters of 20 x 20: for, less for, against, nothing."""
+        quarters = np.kron([[0, 1], [2, 3]], np.ones((20, 20), int))[None]
+        return np.array([0.5, 0.25, -0.4, 0.0])[quarters], quarters
+
+    def test_two_flat_colours_where_most_is(self, blocks):
+        maps, _ = blocks
+        grey = np.full((1, 40, 40, 3), 128, np.uint8)
+        tinted = render.pros_and_cons(grey, maps, 0.7)[0].astype(int)
+        plain = render.overlay(grey, maps * 0, 1.0, True)[0, 0, 0].astype(int)
+        against, pro = (np.rint(0.4 * plain + 0.6 * c) for c in render.sign_colours())
+        np.testing.assert_array_equal(tinted[10, 10], pro)
+        np.testing.assert_array_equal(tinted[30, 10], against)
+        np.testing.assert_array_equal(tinted[10, 30], plain)
+        np.testing.assert_array_equal(tinted[30, 30], plain)
+
+    def test_outlines_of_sides_and_of_features(self, blocks):
+        maps, quarters = blocks
+        grey = np.full((1, 40, 40, 3), 128, np.uint8)
+        for features, between_the_pros in ((None, False), (quarters, True)):
+            tinted = render.pros_and_cons(grey, maps, 1.0, features)[0]
+            line = (tinted == render._OUTLINE).all(-1)
+            assert line[20, 10]
+            assert line[30, 20]
+            assert line[10, 20] == between_the_pros
+
+    def test_no_outlines_around_single_pixels(self):
+        maps = maps_of(shape=(1, 30, 30))
+        grey = np.full((1, 30, 30, 3), 128, np.uint8)
+        tinted = render.pros_and_cons(grey, maps, 0.5)
+        assert not (tinted == render._OUTLINE).all(-1).any()
+        assert (tinted != tinted[0, 0, 0]).any()
+
+    def test_signs_can_be_told_apart(self):
+        against, pro = (colour.astype(int) for colour in render.sign_colours())
+        assert against[2] > against[0] + 80
+        assert pro[0] > pro[2] + 80
+
+
+class TestMasked:
+    def test_the_rest_is_pale_and_grey(self, photos):
+        maps = np.zeros(photos.shape[:3])
+        maps[:, 6:18, 8:24] = 1
+        maps[:, :4] = -5
+        shown = render.masked(photos, maps, 0.5)
+        np.testing.assert_array_equal(shown[:, 8:18, 10:24], photos[:, 8:18, 10:24])
+        rest = shown[:, 20:]
+        assert (rest == rest[..., :1]).all()
+        assert rest.min() >= 170
+        assert np.corrcoef(rest[0, ..., 0].ravel(), photos[0, 20:].mean(-1).ravel())[0, 1] > 0.9
+        assert (shown[:, 6, 8:24] == render._OUTLINE).all()
+
+    def test_nothing_for_it_is_all_pale(self, photos):
+        shown = render.masked(photos, -np.ones(photos.shape[:3]), 0.5)
+        assert (shown == shown[..., :1]).all()
 
 
 class TestEnlarge:

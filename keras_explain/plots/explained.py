@@ -1,14 +1,17 @@
-"""What the figures need of an explanation of pictures."""
+"""What the figures need of an explanation."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_explain.core.kinds import Kind, kind_of
 from keras_explain.core.targets import Class, Region
 from keras_explain.plots import render
 from keras_explain.plots.places import layer_of, matches, over_pictures, pairs_of
@@ -19,21 +22,41 @@ if TYPE_CHECKING:
 
 ToImage = Callable[[Any], Any] | None
 ClassNames = Sequence[str] | Mapping[int, str] | None
+FeatureNames = Sequence[str] | Mapping[str, Sequence[str]] | None
 Caption = tuple[str, str]  # class, score
+
+RANKS: dict[Kind, tuple[int, ...]] = {
+    "picture": (3, 4),
+    "table": (1, 2),
+    "tokens": (2,),
+    "series": (2, 3),
+}
+"""Of which ranks an input can be drawn as a kind, where the user says which."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Explained:
-    """The first samples of an explanation: n samples, K targets each."""
+    """The first samples of one input of an explanation: n samples, K targets each."""
 
+    kind: Kind
+    name: str  # of the input among several; "" of the only one
     x: npt.NDArray[Any]  # [n, ...]
-    maps: render.Maps  # [n * K, H, W]
+    values: npt.NDArray[np.float32]  # [n * K, ...]
     classes: list[str]  # [n * K]; "" where the target names no class or unit
     scores: npt.NDArray[np.float32]  # [n * K]
     targets: int  # K
+    elsewhere: npt.NDArray[np.float64] | None  # [n * K]: the sum of the values of other inputs
+    base_values: npt.NDArray[np.float32] | None  # [n * K]
+    features: npt.NDArray[Any] | None  # [n * K, ...]: the feature of each place, -1 for none
+    words: npt.NDArray[Any] | None  # [n, T]
 
     def __str__(self) -> str:
         return f"inputs {self.x.shape} with {self.targets} target(s)"
+
+    @functools.cached_property
+    def maps(self) -> render.Maps:
+        """The values of pictures, summed over channels, `[n * K, H, W]`."""
+        return render.to_maps(self.values)
 
     def captions(self) -> list[Caption]:
         """Class and score of each row."""
@@ -45,35 +68,32 @@ class Explained:
         """The inputs as pictures, each K times, `[n * K, H, W, 3]`."""
         return render.to_uint8(self.x, to_image).repeat(self.targets, axis=0)
 
+    def sample(self, row: int) -> int:
+        """The sample of a row."""
+        return row // self.targets
+
 
 def opened(explanation: Explanation, max_samples: int, class_names: ClassNames) -> Explained:
-    """Takes the first samples of an explanation.
+    """Takes the first samples of the one input that is pictures.
 
     Raises:
         ValueError: If it is not an explanation of pictures.
     """
-    if max_samples < 1:
-        raise ValueError(f"Expected `max_samples` of 1 or more. Received: {max_samples}.")
-    scores = np.asarray(explanation.scores)
-    explanation = over_pictures(explanation)
-    x, values = _picture_input(explanation, scores.ndim == 2)
-    classes = _classes(explanation.target, scores.shape, max_samples, class_names)
-    x, values, scores = x[:max_samples], values[:max_samples], scores[:max_samples]
-    if scores.ndim == 2:
-        values = values.reshape(-1, *values.shape[2:])
-    return Explained(
-        x,
-        render.to_maps(values),
-        classes,
-        scores.reshape(-1),
-        scores.size // len(scores),
+    inputs = every_input(explanation, max_samples, class_names)
+    pictures = [explained for explained in inputs if explained.kind == "picture"]
+    if len(pictures) == 1:
+        return pictures[0]
+    raise ValueError(
+        "Expected an explanation of one input of pictures: x of shape [B, H, W, C] or [B, H, W] "
+        "(sides of at least 8) and values of that shape or [B, H, W], with an axis K after B for "
+        f"K targets. Received: {_shapes(explanation)}. {_advice(explanation)}"
     )
 
 
 def opened_together(
     explanations: Mapping[Any, Explanation], max_samples: int, class_names: ClassNames
 ) -> dict[Any, Explained]:
-    """Opens several explanations of the same inputs and the same number of targets.
+    """Opens several explanations of the same pictures and the same number of targets.
 
     Raises:
         ValueError: If one is not of pictures, and as `together` does.
@@ -102,26 +122,173 @@ def together(every: Mapping[Any, Explained]) -> None:
             )
 
 
-def _picture_input(explanation: Explanation, by_target: bool) -> tuple[Any, Any]:
-    """The one input that is a batch of pictures, and its values."""
+def every_input(
+    explanation: Explanation,
+    max_samples: int,
+    class_names: ClassNames,
+    kind: Kind | None = None,
+    feature_names: FeatureNames = None,
+) -> list[Explained]:
+    """Takes the first samples of each input that has values of its own.
+
+    Args:
+        explanation: An explanation.
+        max_samples: How many samples are taken at most.
+        class_names: A name for each class.
+        kind: What the inputs are taken for; those which can't be are left out. By default each
+            input says itself.
+        feature_names: Names of columns: whole numbers with names are no token ids.
+
+    Raises:
+        ValueError: If there is no such input, or one array of values that may be of several.
+    """
+    if max_samples < 1:
+        raise ValueError(f"Expected `max_samples` of 1 or more. Received: {max_samples}.")
+    over = over_pictures(explanation)
+    kinds = kinds_of(explanation, kind, feature_names)
+    if not any(kinds):
+        raise ValueError(_nothing_fits(explanation, kind))
+    places = [place for place, of in enumerate(kinds) if of is not None]
+    classes = _classes(over.target, np.shape(over.scores), max_samples, class_names)
+    return [_one_input(over, place, kinds[place], max_samples, classes) for place in places]
+
+
+def kinds_of(
+    explanation: Explanation, kind: Kind | None = None, feature_names: FeatureNames = None
+) -> list[Kind | None]:
+    """The kind of each input; None where it has no values of its own, or can't be of that kind."""
+    over = over_pictures(explanation)
+    by_target, at_layer = np.ndim(over.scores) == 2, layer_of(over) is not None
+    kinds, leaves = _kinds(over, kind, feature_names), len(keras.tree.flatten(over.values))
+    if leaves not in (1, len(kinds)):
+        return [None] * len(kinds)
+    fitting = [
+        of is not None and matches(x, values, by_target, of) and not (at_layer and x.ndim < 3)
+        for (x, values), of in zip(pairs_of(over.x, over.values), kinds, strict=True)
+    ]
+    unclear = sum(fitting) > leaves
+    return [of if fits and not unclear else None for of, fits in zip(kinds, fitting, strict=True)]
+
+
+def _one_input(
+    explanation: Explanation, place: int, kind: Any, max_samples: int, classes: list[str]
+) -> Explained:
     pairs = pairs_of(explanation.x, explanation.values)
-    fitting = [(x, values) for x, values in pairs if matches(x, values, by_target)]
-    if len(fitting) == 1:
-        return fitting[0]
-    shapes = ", ".join(f"x {np.shape(x)} with values {np.shape(v)}" for x, v in pairs)
-    layer = layer_of(explanation)
-    raise ValueError(
-        "Expected an explanation of one input of pictures: x of shape [B, H, W, C] or [B, H, W] "
-        "(sides of at least 8) and values of that shape or [B, H, W], with an axis K after B for "
-        f"K targets. Received: {shapes}. "
-        + (
-            "Of a model with several picture inputs, plot one at a time: "
-            "`dataclasses.replace(explanation, x=explanation.x[0], values=explanation.values[0])`."
-            if layer is None
-            else f"The values are at layer {layer!r}; they can be drawn where it has one output "
-            "of maps, [B, h, w, C]."
-        )
+    x, values = pairs[place]
+    scores = np.asarray(explanation.scores)
+    rows = functools.partial(_rows, scores=scores, max_samples=max_samples)
+    base_values = explanation.extras.get("base_values")
+    features = _features(explanation, place, values)
+    words = _words(explanation, place, x)
+    others = [i for i in range(len(pairs)) if i != place and values is not pairs[i][1]]
+    elsewhere = [
+        _sums(rows(pairs[i][1]), rows(_features(explanation, i, pairs[i][1]))) for i in others
+    ]
+    return Explained(
+        kind=kind,
+        name=_names(explanation.x)[place],
+        x=x[:max_samples],
+        values=rows(values),
+        classes=classes,
+        scores=rows(scores),
+        targets=scores.size // len(scores),
+        elsewhere=np.sum(elsewhere, axis=0) if elsewhere else None,
+        base_values=rows(base_values),
+        features=rows(features),
+        words=None if words is None else words[:max_samples],
     )
+
+
+def _rows(array: Any, scores: Any, max_samples: int) -> Any:
+    """Rows `[n * K, ...]` of `[B, ...]` or `[B, K, ...]`."""
+    if array is None:
+        return None
+    first = array[:max_samples]
+    return first.reshape(-1, *first.shape[scores.ndim :])
+
+
+def _kinds(
+    explanation: Explanation, kind: Kind | None, feature_names: FeatureNames
+) -> list[Kind | None]:
+    """What each input is by its shape and dtype, or is said to be."""
+    inputs, names = list(map(np.asarray, keras.tree.flatten(explanation.x))), _names(explanation.x)
+    if kind is not None:
+        return [kind if x.ndim in RANKS[kind] else None for x in inputs]
+    tables = any(x.ndim == 2 and x.dtype.kind not in "iu" for x in inputs)
+
+    def are_tokens(place: int, x: Any) -> bool:
+        if x.ndim == 2 and _words(explanation, place, x) is not None:
+            return True
+        if isinstance(feature_names, Mapping):
+            named = names[place] in feature_names
+        else:
+            named = feature_names is not None and not tables
+        return x.ndim == 2 and x.dtype.kind in "iu" and not named
+
+    return [kind_of(x.shape, are_tokens=are_tokens(i, x)) for i, x in enumerate(inputs)]
+
+
+def _words(explanation: Explanation, place: int, x: Any) -> Any:
+    """The words `[B, T]` of token ids; of several texts, the input's name is in the extra's."""
+    extras, name = explanation.extras, _names(explanation.x)[place]
+    words = extras.get(f"tokens_{name}", extras.get("tokens"))
+    return words if words is not None and words.shape == x.shape else None
+
+
+def _features(explanation: Explanation, place: int, values: Any) -> Any:
+    """The number of the feature of each of an input's values; None where each is its own."""
+    parts = keras.tree.flatten(explanation.extras.get("features", []))
+    several = len(parts) == len(keras.tree.flatten(explanation.x))
+    return parts[place] if several and np.shape(parts[place]) == values.shape else None
+
+
+def _names(x: Any) -> list[str]:
+    """The path of each input in its nest; "" of the only one."""
+    paths = [path for path, _ in keras.tree.flatten_with_path(x)]
+    return ["/".join(map(str, path)) for path in paths]
+
+
+def _sums(values: Any, features: Any) -> npt.NDArray[np.float64]:
+    """The sum of the values of each row; places that are one feature count once."""
+    weights = 1.0 if features is None else render.shares_of(features)
+    finite = np.where(np.isfinite(values), values, 0).astype(np.float64)
+    return (finite * weights).reshape(len(values), -1).sum(axis=1)
+
+
+def _nothing_fits(explanation: Explanation, kind: Kind | None) -> str:
+    what = "an input that can be drawn" if kind is None else f"an input of {_SHAPES[kind]}"
+    return (
+        f"Expected {what}, with values of its shape or of its places, and an axis K after B for "
+        f"K targets. Received: {_shapes(explanation)}. {_advice(explanation)}"
+    )
+
+
+_SHAPES: dict[Kind, str] = {
+    "picture": "pictures, [B, H, W, C] or [B, H, W]",
+    "table": "rows of a table, [B, F]",
+    "tokens": "token ids, [B, T]",
+    "series": "series, [B, T, C] or [B, T]",
+}
+
+
+def _shapes(explanation: Explanation) -> str:
+    pairs = pairs_of(explanation.x, explanation.values)
+    return ", ".join(f"x {np.shape(x)} with values {np.shape(v)}" for x, v in pairs)
+
+
+def _advice(explanation: Explanation) -> str:
+    layer = layer_of(explanation)
+    if layer is not None:
+        return (
+            f"The values are at layer {layer!r}; they can be drawn over pictures, where the layer "
+            "has one output of maps, [B, h, w, C]."
+        )
+    if keras.tree.is_nested(explanation.x):
+        return (
+            "Of a model with several inputs, plot one at a time: "
+            "`dataclasses.replace(explanation, x=explanation.x[0], values=explanation.values[0])`."
+        )
+    return "`kind` says what an input is taken for."
 
 
 def _classes(

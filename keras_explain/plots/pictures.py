@@ -1,10 +1,11 @@
-"""Figures of explained pictures: one explanation, several methods, or the epochs of a training."""
+"""Explained pictures: one explanation, several methods, or the epochs of a training."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -14,10 +15,10 @@ from keras_explain.plots.explained import (
     ClassNames,
     Explained,
     ToImage,
-    opened,
     opened_together,
     together,
 )
+from keras_explain.plots.sections import GAP, HEADING, LINE, MARGIN, Section, caption
 from keras_explain.plots.sheet import PALE, Sheet
 
 if TYPE_CHECKING:
@@ -25,58 +26,57 @@ if TYPE_CHECKING:
 
     from keras_explain.core.explanation import Explanation
 
-Show = Literal["overlay", "map"]
+Show = Literal["overlay", "map", "signed", "masked"]
+SHOWS = ("overlay", "map", "signed", "masked")
 
 # Inches.
 _WIDEST = 10.0
-_MARGIN = 0.15
-_GAP = 0.06
-_LINE = 0.2
-_HEADING = 0.34
 _LARGEST_CELL = 1.6
 _LARGEST_EPOCH_CELL = 1.1
 
+_DRAWN_SIDE = 256  # pixels that outlines are drawn among, at least
 
-def plot(
-    explanation: Explanation,
-    *,
-    to_image: ToImage = None,
-    class_names: ClassNames = None,
-    max_samples: int = 8,
-) -> Figure:
-    """Draws explained pictures: the input, its map, and the map over the input.
 
-    A row per sample, with the explained class and its score. Where K targets were explained, the
-    input and an overlay per target. One colour scale for all: to the 99.5th percentile of |map|,
-    centred at zero if any value is negative.
+@dataclasses.dataclass(frozen=True, eq=False)
+class PictureSection(Section):
+    """A row of pictures for each sample: the input, and what `show` makes of it for each target."""
 
-    Args:
-        explanation: An explanation of pictures.
-        to_image: A function `x -> pictures` in [0, 1] or [0, 255] that undoes the preprocessing;
-            without it, `render.guess_range` finds out.
-        class_names: A name for each class, as a sequence or a mapping.
-        max_samples: How many samples are drawn at most.
+    what: ClassVar[str] = "pictures"
+    shows: ClassVar[tuple[str, ...]] = SHOWS
 
-    Returns:
-        A matplotlib figure. It belongs to no window: save it, or let a notebook show it.
+    to_image: ToImage = None
+    show: Show = "overlay"
+    keep: float = 0.5
 
-    Raises:
-        ValueError: If the explanation is not one of pictures.
-    """
-    rows = opened(explanation, max_samples, class_names)
-    scale = _Scale.of(rows.maps)
-    shows: tuple[Show, ...] = ("map", "overlay") if rows.targets == 1 else ("overlay",)
-    pictures = rows.pictures(to_image)
-    columns = [_Column("input", pictures[:: rows.targets])]
-    for show in shows:
-        drawn = scale.draw(pictures, rows.maps, show)
-        for k in range(rows.targets):
-            heading = show if rows.targets == 1 else ""
-            mine = slice(k, None, rows.targets)
-            captions = rows.captions()[mine]
-            bar = scale if k == 0 else None
-            columns.append(_Column(heading, drawn[mine], captions, bar, show))
-    return _table(columns, title=type(explanation.explainer).__name__)
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+
+    @property
+    def width(self) -> float:
+        return _sheet_width(self._cell[0], len(self._columns))
+
+    def draw(self, sheet: Sheet, top: float) -> float:
+        return _table(sheet, top, self._columns, self._cell)
+
+    @property
+    def _cell(self) -> tuple[float, float]:
+        return _cell_size(self._columns[0].pictures, len(self._columns), _LARGEST_CELL)
+
+    @functools.cached_property
+    def _columns(self) -> list[_Column]:
+        rows, one = self.explained, self.explained.targets == 1
+        with_map = one and self.show == "overlay"
+        shows: tuple[Show, ...] = ("map", "overlay") if with_map else (self.show,)
+        pictures = rows.pictures(self.to_image)
+        columns = [_Column("input", pictures[:: rows.targets])]
+        for show in shows:
+            look = _Look(_Scale.of(rows.maps), show, self.keep)
+            drawn = look.draw(pictures, rows)
+            for k in range(rows.targets):
+                mine = slice(k, None, rows.targets)
+                heading, legend = show if one else "", look if k == 0 else None
+                columns.append(_Column(heading, drawn[mine], rows.captions()[mine], legend))
+        return columns
 
 
 def grid(
@@ -86,6 +86,7 @@ def grid(
     class_names: ClassNames = None,
     max_samples: int = 8,
     show: Show = "overlay",
+    keep: float = 0.5,
 ) -> Figure:
     """Compares methods on the same pictures: samples down, methods across.
 
@@ -97,7 +98,8 @@ def grid(
         to_image: As in `plot`.
         class_names: As in `plot`.
         max_samples: How many samples are drawn at most.
-        show: `"overlay"` draws the maps over the pictures, `"map"` draws them alone.
+        show: As in `plot`.
+        keep: As in `plot`.
 
     Returns:
         A matplotlib figure, as of `plot`.
@@ -106,15 +108,17 @@ def grid(
         ValueError: If there is nothing to draw, an explanation is not one of pictures, or they are
             of different inputs.
     """
-    _check_show(show)
+    check_show(show)
+    check_keep(keep)
     methods = opened_together(explanations, max_samples, class_names)
     pictures = next(iter(methods.values())).pictures(to_image)
     columns = [_Column("input", pictures)]
     for name, rows in methods.items():
-        scale = _Scale.of(rows.maps)
-        drawn = scale.draw(pictures, rows.maps, show)
-        columns.append(_Column(name, drawn, rows.captions(), scale, show))
-    return _table(columns)
+        look = _Look(_Scale.of(rows.maps), show, keep)
+        columns.append(_Column(name, look.draw(pictures, rows), rows.captions(), look))
+    cell = _cell_size(pictures, len(columns), _LARGEST_CELL)
+    sheet = Sheet(_sheet_width(cell[0], len(columns)))
+    return sheet.finish(_table(sheet, MARGIN, columns, cell) + MARGIN)
 
 
 def epochs(
@@ -126,6 +130,7 @@ def epochs(
     max_steps: int = 10,
     step_name: str = "epoch",
     show: Show = "overlay",
+    keep: float = 0.5,
 ) -> Figure:
     """Draws how explanations change in training: samples down, steps across, a band per explainer.
 
@@ -141,7 +146,8 @@ def epochs(
         max_samples: How many samples are drawn at most.
         max_steps: How many steps are drawn at most: the first, the last, and evenly between them.
         step_name: What a step is, in the headings.
-        show: `"overlay"` draws the maps over the pictures, `"map"` draws them alone.
+        show: As in `plot`.
+        keep: As in `plot`.
 
     Returns:
         A matplotlib figure, as of `plot`, at most 10 inches wide.
@@ -150,7 +156,8 @@ def epochs(
         ValueError: If there is nothing to draw, an explanation is not one of pictures, or they are
             of different inputs.
     """
-    _check_show(show)
+    check_show(show)
+    check_keep(keep)
     bands = {
         name: opened_together(dict(by_step), max_samples, class_names)
         for name, by_step in history.items()
@@ -161,9 +168,9 @@ def epochs(
     pictures = next(iter(firsts.values())).pictures(to_image)
     cell = _cell_size(pictures, len(steps) + 1, _LARGEST_EPOCH_CELL)
     sheet = Sheet(_sheet_width(cell[0], len(steps) + 1))
-    y = _MARGIN
+    y = MARGIN
     for name, by_step in bands.items():
-        band = _Band(name, by_step, steps, pictures, show, step_name)
+        band = _Band(name, by_step, steps, pictures, show, keep, step_name)
         y = band.draw(sheet, y, cell)
     return sheet.finish(y)
 
@@ -179,13 +186,49 @@ class _Scale:
     def of(cls, maps: render.Maps) -> _Scale:
         return cls(render.limit_of(maps), render.is_signed(maps))
 
-    def draw(self, pictures: render.Pictures, maps: render.Maps, show: Show) -> render.Pictures:
-        if show == "map":
-            return render.colorize(maps, self.limit, self.signed)
-        return render.overlay(pictures, maps, self.limit, self.signed)
 
-    def bar(self, sheet: Sheet, x: float, y: float, width: float, show: Show) -> None:
-        sheet.colour_bar(x, y, width, self.limit, self.signed, mixed=show == "overlay")
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """How maps are shown."""
+
+    scale: _Scale
+    show: Show
+    keep: float
+
+    def draw(self, pictures: render.Pictures, rows: Explained) -> render.Pictures:
+        limit, signed = self.scale.limit, self.scale.signed
+        if self.show == "map":
+            return render.colorize(rows.maps, limit, signed)
+        if self.show == "overlay":
+            return render.overlay(pictures, rows.maps, limit, signed)
+        large = render.enlarge(pictures, _DRAWN_SIDE)
+        maps = render.enlarge(rows.maps, _DRAWN_SIDE)
+        features = rows.features
+        features = None if features is None else render.enlarge(features, _DRAWN_SIDE)
+        draw = render.masked if self.show == "masked" else render.pros_and_cons
+        return draw(large, maps, self.keep, features)
+
+    def legend(self, sheet: Sheet, x: float, y: float, width: float) -> None:
+        """Says what the colours stand for."""
+        if self.show == "masked":
+            text = f"{self.keep:.0%} of what speaks for it"
+            sheet.text(text, x, y, size=6.5, colour=PALE, width=width)
+        elif self.show == "signed":
+            sheet.key(
+                x, y, width, list(zip(render.sign_colours(), ("against", "for"), strict=True))
+            )
+        else:
+            self._bar(sheet, x, y, width)
+
+    def _bar(self, sheet: Sheet, x: float, y: float, width: float) -> None:
+        """The colour bar; over grey where overlays show the colours so."""
+        limit, signed = self.scale.limit, self.scale.signed
+        low = -limit if signed else 0.0
+        ramp = np.linspace(low, limit, 257, dtype=np.float32)[None, None]
+        colours = render.colorize(ramp, limit, signed)
+        if self.show == "overlay":
+            colours = render.overlay(np.full_like(colours, 128), ramp, limit, signed)
+        sheet.colour_bar(x, y, width, low, limit, colours[0, 0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,33 +238,27 @@ class _Column:
     heading: str
     pictures: render.Pictures  # [R, H, W, 3]
     captions: list[Caption] | None = None
-    scale: _Scale | None = None
-    show: Show = "overlay"
+    look: _Look | None = None
 
 
-def _table(columns: list[_Column], title: str = "") -> Figure:
+def _table(sheet: Sheet, y: float, columns: list[_Column], cell: tuple[float, float]) -> float:
     """Headings, rows of pictures with their captions above, colour bars at the bottom."""
-    width, height = _cell_size(columns[0].pictures, len(columns), _LARGEST_CELL)
-    sheet = Sheet(_sheet_width(width, len(columns)))
+    width, height = cell
     places = list(zip(columns, _lefts(width, len(columns)), strict=True))
-    y = _MARGIN
-    if title:
-        sheet.text(title, _MARGIN, y + 0.1, size=11, bold=True, width=sheet.width - 2 * _MARGIN)
-        y += _HEADING
     if any(column.heading for column in columns[1:]):
         for column, x in places:
             sheet.text(column.heading, x, y + 0.06, width=width, colour=PALE)
-        y += _LINE
+        y += LINE
     for row in range(len(columns[0].pictures)):
         _caption_row(sheet, places, row, y + 0.1, width)
-        y += _LINE
+        y += LINE
         for column, x in places:
             sheet.picture(column.pictures[row], x, y, width, height)
-        y += height + _GAP
+        y += height + GAP
     for column, x in places:
-        if column.scale is not None:
-            column.scale.bar(sheet, x + _GAP, y + 0.08, width - 2 * _GAP, column.show)
-    return sheet.finish(y + 0.16 + _MARGIN)
+        if column.look is not None:
+            column.look.legend(sheet, x + GAP, y + 0.08, width - 2 * GAP)
+    return y + 0.16
 
 
 def _caption_row(
@@ -229,21 +266,11 @@ def _caption_row(
 ) -> None:
     """Captions above a row of pictures; one for all, at the left, where they are the same."""
     captions = [(column.captions[row], x) for column, x in places if column.captions]
-    if len({caption for caption, _ in captions}) == 1:
+    if len({words for words, _ in captions}) == 1:
         captions = [(captions[0][0], places[0][1])]
-        width = sheet.width - 2 * _MARGIN
-    for caption, x in captions:
-        _write_caption(sheet, caption, x, y, width, size=8)
-
-
-def _write_caption(
-    sheet: Sheet, caption: Caption, x: float, y: float, width: float, size: float
-) -> None:
-    """The class, cut so that its score fits behind it."""
-    name, score = caption
-    left = width - sheet.width_of(score, size) - _GAP
-    used = sheet.text(name, x, y, size=size, width=left)
-    sheet.text(score, x + used + (_GAP if name else 0), y, size=size, colour=PALE)
+        width = sheet.width - 2 * MARGIN
+    for words, x in captions:
+        caption(sheet, words, x, y, width, size=8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,6 +282,7 @@ class _Band:
     steps: list[int]  # the drawn ones
     pictures: render.Pictures  # [R, H, W, 3]
     show: Show
+    keep: float
     step_name: str
 
     def draw(self, sheet: Sheet, top: float, cell: tuple[float, float]) -> float:
@@ -262,8 +290,9 @@ class _Band:
         width, height = cell
         lefts = _lefts(width, len(self.steps) + 1)
         scale = _Scale.of(np.stack([explained.maps for explained in self.by_step.values()]))
-        self._heading(sheet, top, scale)
-        y = top + _HEADING
+        look = _Look(scale, self.show, self.keep)
+        self._heading(sheet, top, look)
+        y = top + HEADING
         for label, x in zip(self._labels(), lefts, strict=True):
             sheet.text(label, x + width / 2, y, size=7.5, colour=PALE, align="center", width=width)
         y += 0.1
@@ -271,15 +300,15 @@ class _Band:
         for step, x in zip(self.steps, lefts[1:], strict=True):
             explained = self.by_step.get(step)
             if explained is not None:
-                drawn = scale.draw(self.pictures, explained.maps, self.show)
+                drawn = look.draw(self.pictures, explained)
                 self._column(sheet, drawn, self._scores(explained), x, y, cell)
-        return y + len(self.pictures) * (height + _LINE) + _LINE
+        return y + len(self.pictures) * (height + LINE) + LINE
 
-    def _heading(self, sheet: Sheet, y: float, scale: _Scale) -> None:
-        inner = sheet.width - 2 * _MARGIN
+    def _heading(self, sheet: Sheet, y: float, look: _Look) -> None:
+        inner = sheet.width - 2 * MARGIN
         bar = min(2.0, 0.45 * inner)
-        sheet.text(self.name, _MARGIN, y + 0.08, size=11, bold=True, width=inner - bar - _GAP)
-        scale.bar(sheet, _MARGIN + inner - bar, y + 0.08, bar, self.show)
+        sheet.text(self.name, MARGIN, y + 0.08, size=11, bold=True, width=inner - bar - GAP)
+        look.legend(sheet, MARGIN + inner - bar, y + 0.08, bar)
 
     def _labels(self) -> list[str]:
         first, *others = map(str, self.steps)
@@ -308,25 +337,25 @@ class _Band:
         cell: tuple[float, float],
     ) -> None:
         width, height = cell
-        for row, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-            y = top + row * (height + _LINE)
+        for row, (picture, words) in enumerate(zip(pictures, captions, strict=True)):
+            y = top + row * (height + LINE)
             sheet.picture(picture, x, y, width, height)
             middle, below = x + width / 2, y + height + 0.09
-            sheet.text(caption, middle, below, size=7, align="center", colour=PALE, width=width)
+            sheet.text(words, middle, below, size=7, align="center", colour=PALE, width=width)
 
 
 def _cell_size(pictures: render.Pictures, columns: int, largest: float) -> tuple[float, float]:
     """Width and height of a cell in a sheet that is not too wide."""
-    width = min(largest, (_WIDEST - 2 * _MARGIN + _GAP) / columns - _GAP)
+    width = min(largest, (_WIDEST - 2 * MARGIN + GAP) / columns - GAP)
     return width, width * pictures.shape[1] / pictures.shape[2]
 
 
 def _sheet_width(cell: float, columns: int) -> float:
-    return 2 * _MARGIN + columns * (cell + _GAP) - _GAP
+    return 2 * MARGIN + columns * (cell + GAP) - GAP
 
 
 def _lefts(cell: float, columns: int) -> list[float]:
-    return [_MARGIN + i * (cell + _GAP) for i in range(columns)]
+    return [MARGIN + i * (cell + GAP) for i in range(columns)]
 
 
 def _spread(steps: list[int], at_most: int) -> list[int]:
@@ -339,6 +368,15 @@ def _spread(steps: list[int], at_most: int) -> list[int]:
     return [steps[round(place)] for place in places]
 
 
-def _check_show(show: str) -> None:
-    if show not in ("overlay", "map"):
-        raise ValueError(f"Expected `show` to be 'overlay' or 'map'. Received: {show!r}.")
+def check_show(show: str) -> None:
+    """Raises a `ValueError` where pictures can't be shown so."""
+    if show not in SHOWS:
+        *others, last = map(repr, SHOWS)
+        expected = f"{', '.join(others)} or {last}"
+        raise ValueError(f"Expected `show` of pictures to be {expected}. Received: {show!r}.")
+
+
+def check_keep(keep: float) -> None:
+    """Raises a `ValueError` where `keep` is no share."""
+    if not 0 < keep <= 1:
+        raise ValueError(f"Expected `keep` above 0, and 1 at most. Received: {keep}.")

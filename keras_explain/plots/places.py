@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_explain.core.kinds import Kind, kind_of
 from keras_explain.core.probe import resize
 from keras_explain.plots import render
 
@@ -33,10 +34,15 @@ def over_pictures(explanation: Explanation) -> Explanation:
 
 
 def layer_of(explanation: Explanation) -> str | None:
-    """The layer that the values are at; None where they are of the input, or maps over it."""
+    """The layer that the values are at; None where they are of the input, or maps over it.
+
+    Of rows of numbers, which have no places, the values at a layer are never those of the input,
+    though the layer may have as many units.
+    """
     explainer: Any = explanation.explainer
     by_target = np.ndim(explanation.scores) == 2
-    if any(matches(*pair, by_target) for pair in pairs_of(explanation.x, explanation.values)):
+    pairs = pairs_of(explanation.x, explanation.values)
+    if any(x.ndim > 2 and matches(x, values, by_target) for x, values in pairs):
         return None
     return explainer.explained_layer or getattr(explainer, "layer", None)
 
@@ -48,8 +54,16 @@ def pairs_of(x: Any, values: Any) -> list[tuple[Any, Any]]:
     return [(np.asarray(a), np.asarray(b)) for a, b in zip(inputs, parts, strict=False)]
 
 
-def matches(x: Any, values: Any, by_target: bool) -> bool:
-    """Whether values are of the shape of a picture input, or maps over it."""
-    size = render.picture_size(x)
+def matches(x: Any, values: Any, by_target: bool, kind: Kind | None = None) -> bool:
+    """Whether values are of the shape of an input, or maps over its places."""
     shape = values.shape[:1] + values.shape[2:] if by_target else values.shape
-    return size is not None and shape in (x.shape, (len(x), *size))
+    return shape in (x.shape, (len(x), *places_of(x, kind or kind_of(x.shape))))
+
+
+def places_of(x: Any, kind: Kind) -> tuple[int, ...]:
+    """The axes of an input `[B, ...]` that are places: neither the batch nor channels."""
+    if kind == "picture":
+        return render.sides_of(x)
+    if kind == "series":
+        return x.shape[1:2]
+    return x.shape[1:-1] if kind == "volume" else x.shape[1:]

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_explain.core.kinds import kind_of
+
 Pictures = npt.NDArray[np.uint8]  # [B, H, W, 3]
 Maps = npt.NDArray[np.float32]  # [B, H, W]
 
 NAN_COLOUR = (128, 128, 128)
 
-_SMALLEST_SIDE = 8  # of [B, H, W]: smaller ones are rather series or tables
 _SLACK = 0.05  # resampling overshoots a range by about this share of it
 
 _HALF_STEPS = 128  # a diverging table has this many colours on each side of zero
@@ -47,6 +48,11 @@ _BLENDS = {
     True: _Blend(black=0.3, white=0.95, shade=0.7, power=0.6, vivid=0.75),
 }
 _TONE = 0.8  # below 1 brightens dark pictures
+_ROUNDING = 1e-9  # relative, of sums
+_TINT = 0.6  # the opacity of flat colours
+_FADED = (170, 0.27)  # grey = first + second * luma: paler, and with less contrast
+_OUTLINE = (31, 35, 40)
+_MOST_OUTLINE = 0.35  # of the area inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,21 +153,23 @@ def guess_range(x: Any) -> str:
 
 
 def picture_size(x: Any) -> tuple[int, int] | None:
-    """Height and width of inputs that can be shown as pictures.
+    """Height and width of inputs that are pictures.
 
     Args:
-        x: An array. `[B, H, W, C]` and `[B, C, H, W]` are pictures; `[B, H, W]` may be a series or
-            a table as well, and is a picture if both sides have 8 or more.
+        x: An array: `[B, H, W, C]`, `[B, C, H, W]`, or `[B, H, W]` where `kinds.kind_of` takes that
+            shape for pictures rather than series.
 
     Returns:
         `(H, W)`, or None where `x` is not a batch of pictures.
     """
+    return sides_of(x) if kind_of(np.shape(x)) == "picture" else None
+
+
+def sides_of(x: Any) -> tuple[int, int]:
+    """Height and width of pictures `[B, H, W, C]`, `[B, C, H, W]` or `[B, H, W]`."""
     shape = np.shape(x)
-    if len(shape) == 4:
-        return (shape[2], shape[3]) if _channels_first(shape) else (shape[1], shape[2])
-    if len(shape) == 3 and min(shape[1:]) >= _SMALLEST_SIDE:
-        return (shape[1], shape[2])
-    return None
+    first = len(shape) == 4 and _channels_first(shape)
+    return (shape[2], shape[3]) if first else (shape[1], shape[2])
 
 
 def to_maps(values: Any) -> Maps:
@@ -267,11 +275,90 @@ def overlay(
     return mixed.round().astype(np.uint8)
 
 
-def enlarge(pictures: Pictures, at_least: int = 128) -> Pictures:
+def most_of(maps: Any, keep: float, features: Any = None) -> npt.NDArray[np.bool_]:
+    """The fewest places of each map that hold a share of the sum of its positive values.
+
+    Places that are equal to the least of them are taken too: a superpixel is taken as a whole.
+
+    Args:
+        maps: Maps `[B, H, W]`. Non-finite values count as zero.
+        keep: The share, in (0, 1].
+        features: Ints `[B, H, W]`: the number of the feature that a place belongs to, such as its
+            superpixel. The places of a feature have one value, which counts once.
+
+    Returns:
+        Whether a place is among them, `[B, H, W]`. None is where no value is positive.
+    """
+    maps = np.asarray(maps, np.float32)
+    flat = np.where(np.isfinite(maps), maps, 0).clip(0).reshape(len(maps), -1)
+    weights = np.ones(maps.shape) if features is None else shares_of(features)
+    falling = np.argsort(-flat, axis=1)
+    held = np.take_along_axis(flat * weights.reshape(flat.shape), falling, axis=1).cumsum(axis=1)
+    last = (held < keep * held[:, -1:] * (1 - _ROUNDING)).sum(axis=1, keepdims=True)
+    least = np.take_along_axis(flat, np.take_along_axis(falling, last, axis=1), axis=1)
+    return ((flat >= least) & (flat > 0)).reshape(maps.shape)
+
+
+def shares_of(features: Any) -> npt.NDArray[np.float64]:
+    """What share each place `[B, ...]` is of its feature: one over the number of its places."""
+    shares = np.empty(np.shape(features))
+    for row, numbers in enumerate(features):
+        _, at, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+        shares[row] = (1 / counts)[at].reshape(numbers.shape)
+    return shares
+
+
+def pros_and_cons(pictures: Pictures, maps: Any, keep: float, features: Any = None) -> Pictures:
+    """Tints what speaks for the class and what against it, in two flat colours, with outlines.
+
+    Args:
+        pictures: Pictures `[B, H, W, 3]`.
+        maps: Maps `[B, H, W]`.
+        keep: The places are tinted that hold this share of the sum of |map|, as in `most_of`.
+        features: As in `most_of`. Those which are tinted get outlines of their own.
+
+    Returns:
+        Pictures `[B, H, W, 3]`.
+    """
+    sides = np.where(most_of(np.abs(maps), keep, features), np.sign(maps), 0)
+    laid = overlay(pictures, np.zeros_like(sides), 1.0, signed=True).astype(np.float32)
+    for sign, colour in zip((-1, 1), sign_colours(), strict=True):
+        laid[sides == sign] = (1 - _TINT) * laid[sides == sign] + _TINT * colour
+    edges = _edges(sides)
+    if features is not None:
+        edges |= _edges(np.where(sides == 0, -1, features))
+    return _outlined(laid.round().astype(np.uint8), edges, sides != 0)
+
+
+def masked(pictures: Pictures, maps: Any, keep: float, features: Any = None) -> Pictures:
+    """Leaves the places that speak most for the class as they are, and fades the others to grey.
+
+    Args:
+        pictures: Pictures `[B, H, W, 3]`.
+        maps: Maps `[B, H, W]`.
+        keep: The share of the sum of the positive values that the places hold, as in `most_of`.
+        features: As in `most_of`.
+
+    Returns:
+        Pictures `[B, H, W, 3]`.
+    """
+    kept = most_of(maps, keep, features)
+    grey = np.rint(_FADED[0] + _FADED[1] * (pictures @ _LUMA) / 1000)[..., None]
+    shown = np.where(kept[..., None], pictures, grey).astype(np.uint8)
+    return _outlined(shown, _edges(kept), kept)
+
+
+def sign_colours() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """The two colours `[3]` of what speaks against and what for a class."""
+    against, pro = colorize([[[-0.8, 0.8]]], 1.0, signed=True)[0, 0]
+    return against, pro
+
+
+def enlarge(pictures: npt.NDArray[Any], at_least: int = 128) -> npt.NDArray[Any]:
     """Enlarges pictures by a whole factor, so that tiny ones can be seen; pixels stay squares.
 
     Args:
-        pictures: Pictures `[B, H, W, ...]`.
+        pictures: Pictures, or maps, `[B, H, W, ...]`.
         at_least: What the longer side shall have at least, in pixels.
 
     Returns:
@@ -323,6 +410,23 @@ def _levels(maps: Any, limit: float, signed: bool) -> npt.NDArray[np.intp]:
     last = len(colour_table(signed)) - 2
     share = (share + 1) / 2 if signed else share.clip(0)
     return np.where(unknown, last + 1, np.rint(share * last).astype(np.intp))
+
+
+def _outlined(
+    pictures: Pictures, edges: npt.NDArray[np.bool_], shown: npt.NDArray[np.bool_]
+) -> Pictures:
+    """Draws edges; not where they would hide much of what is shown, as around single pixels."""
+    fine = edges.sum(axis=(1, 2)) <= _MOST_OUTLINE * shown.sum(axis=(1, 2))
+    pictures[edges & fine[:, None, None]] = _OUTLINE
+    return pictures
+
+
+def _edges(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """The places of `[B, H, W]` whose neighbour above or at the left differs."""
+    edges = np.zeros(labels.shape, bool)
+    edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edges[:, :, 1:] |= labels[:, :, 1:] != labels[:, :, :-1]
+    return edges
 
 
 def _made_by(to_image: Callable[[Any], Any], x: Any) -> npt.NDArray[Any]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
-
-from keras_explain.plots import render
 
 INK = "#1f2328"
 PALE = "#6e7781"
@@ -76,18 +76,34 @@ class Sheet:
         return _width(text, FontProperties(size=size))
 
     def colour_bar(
-        self, x: float, y: float, width: float, limit: float, signed: bool, mixed: bool
+        self, x: float, y: float, width: float, low: float, high: float, colours: Any
     ) -> None:
-        """Draws a bar between its two numbers; `mixed` with grey, as overlays show the colours."""
-        low = -limit if signed else 0.0
+        """Draws a bar of colours `[N, 3]` between its two numbers."""
         left = self.text(number(low, 2), x, y, size=6.5, colour=PALE) + _SPACE
-        right = self.text(number(limit, 2), x + width, y, size=6.5, colour=PALE, align="right")
-        ramp = np.linspace(low, limit, 257, dtype=np.float32)[None, None]
-        bar = render.colorize(ramp, limit, signed)
-        if mixed:
-            bar = render.overlay(np.full_like(bar, 128), ramp, limit, signed)
+        right = self.text(number(high, 2), x + width, y, size=6.5, colour=PALE, align="right")
         inner = width - left - right - _SPACE
-        self._image(bar[0], x + left, y - _BAR_HEIGHT / 2, inner, _BAR_HEIGHT)
+        self._image(np.asarray(colours)[None], x + left, y - _BAR_HEIGHT / 2, inner, _BAR_HEIGHT)
+
+    def key(self, x: float, y: float, width: float, entries: Any) -> None:
+        """Explains flat colours: a box and its word for each of `(colour, word)`, side by side."""
+        each = width / len(entries)
+        for place, (colour, word) in enumerate(entries):
+            left = x + place * each
+            self.box(left, y - _BAR_HEIGHT / 2, _BAR_HEIGHT, _BAR_HEIGHT, colour)
+            after = _BAR_HEIGHT + _SPACE
+            self.text(word, left + after, y, size=6.5, colour=PALE, width=each - after - _SPACE)
+
+    def box(self, x: float, y: float, width: float, height: float, colour: Any) -> None:
+        """Fills a box with a colour, a name or `[3]` of 0..255."""
+        self._axes.add_artist(Rectangle((x, y), width, height, color=_colour(colour), linewidth=0))
+
+    def lines(self, lines: Any, colours: Any, width: float = 0.7) -> None:
+        """Draws lines `[N, points, 2]`, each in one of the colours, `width` points wide."""
+        colours = [_colour(colour) for colour in colours]
+        self._axes.add_collection(
+            LineCollection(list(lines), colors=colours, linewidths=width, capstyle="round"),
+            autolim=False,
+        )
 
     def finish(self, height: float) -> Figure:
         """Cuts the sheet to its height."""
@@ -119,6 +135,10 @@ def number(value: float, digits: int = 3) -> str:
     plain = 10 ** (digits - 1) <= abs(value) < 1e6
     text = f"{value:.0f}" if plain else f"{value:#.{digits}g}".rstrip(".")
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _colour(colour: Any) -> Any:
+    return colour if isinstance(colour, str) else tuple(np.asarray(colour) / 255)
 
 
 def _width(text: str, font: FontProperties) -> float:

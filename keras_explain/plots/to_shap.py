@@ -1,0 +1,126 @@
+"""An explanation as the shap package's own, for all that draws these."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_explain.core.optional import shap
+from keras_explain.plots import render
+from keras_explain.plots.explained import ClassNames, Explained, FeatureNames, every_input
+from keras_explain.plots.table import names_of
+
+if TYPE_CHECKING:
+    from keras_explain.core.explanation import Explanation
+
+Floats = npt.NDArray[np.float64]
+
+_PLACES = {"table": "feature", "series": "step", "volume": "place"}
+_JOINED = 3  # names of one feature
+
+
+def to_shap(
+    explanation: Explanation, feature_names: FeatureNames = None, class_names: ClassNames = None
+) -> Any:
+    """`Explanation.to_shap`."""
+    by_target = np.ndim(explanation.scores) == 2
+    inputs = every_input(explanation, len(explanation), class_names, None, feature_names)
+    made = {one.name: _one_input(one, by_target, feature_names) for one in inputs}
+    several = len(made) > 1 or isinstance(explanation.x, (dict, list, tuple))
+    return made if several else made[""]
+
+
+def _one_input(explained: Explained, by_target: bool, feature_names: FeatureNames) -> Any:
+    """One input's `shap.Explanation`."""
+    rows = len(explained.x)
+    make = {"picture": _pictures, "tokens": _tokens}.get(explained.kind, _columns)
+    values, data, names = make(explained, names_of(feature_names, explained.name))
+    base = explained.base_values
+    base = np.zeros(len(values)) if base is None else base.astype(np.float64)
+    return shap().Explanation(
+        _targets_last(values, rows) if by_target else values,
+        base.reshape(rows, -1) if by_target else base,
+        data,
+        feature_names=names,
+        output_names=_output_names(explained.classes, rows) if by_target else None,
+    )
+
+
+def _targets_last(values: Floats, rows: int) -> Floats:
+    """Values `[B * K, ...]` as `[B, ..., K]`."""
+    return np.moveaxis(values.reshape(rows, -1, *values.shape[1:]), 1, -1)
+
+
+def _output_names(classes: list[str], rows: int) -> list[Any]:
+    """A name for each of K targets; for each of those of each sample, where they differ."""
+    named = [name or f"output {i % (len(classes) // rows)}" for i, name in enumerate(classes)]
+    by_row = np.array(named).reshape(rows, -1)
+    return by_row[0].tolist() if (by_row == by_row[0]).all() else by_row.tolist()
+
+
+def _pictures(explained: Explained, names: Any) -> tuple[Floats, Any, None]:
+    """Values `[n * K, H, W, C]`, and pictures of the range that can be shown."""
+    values = _shared(explained)
+    if values.ndim == 3:
+        values = values[..., None]
+    elif values.shape[1:3] != render.sides_of(explained.x):
+        values = np.moveaxis(values, 1, -1)
+    return values, render.to_uint8(explained.x), None
+
+
+def _tokens(explained: Explained, names: Any) -> tuple[Floats, Any, None]:
+    """Values `[n * K, T]`, and words that end in a blank."""
+    words = explained.x if explained.words is None else explained.words
+    spaced = [[f"{word} " if str(word) else "" for word in row] for row in words.tolist()]
+    return _shared(explained), np.array(spaced), None
+
+
+def _shared(explained: Explained) -> Floats:
+    """The values, each feature's in equal shares at its places."""
+    values = explained.values.astype(np.float64)
+    if explained.features is None:
+        return values
+    return values * render.shares_of(explained.features)
+
+
+def _columns(explained: Explained, names: Any) -> tuple[Floats, Floats, list[str]]:
+    """A column for each feature: values `[n * K, M]`, data `[B, M]` and names."""
+    values, x, features = explained.values, explained.x.astype(np.float64), explained.features
+    if x.ndim > values.ndim:
+        x = x.mean(axis=-1)  # a place's channels
+    shape = values.shape[1:]
+    numbers = np.arange(values[0].size) if features is None else features[0].reshape(-1)
+    alike = features is None or (features == features[:1]).all()
+    if not alike:
+        numbers = np.arange(values[0].size)
+    flat = (values.astype(np.float64) if alike else _shared(explained)).reshape(len(values), -1)
+    x, names = x.reshape(len(x), -1), _place_names(explained.kind, shape, names)
+    groups = [np.flatnonzero(numbers == n) for n in dict.fromkeys(numbers[numbers >= 0].tolist())]
+    given = [_given(x[:, places], explained.kind) for places in groups]
+    joined = [_joined([names[i] for i in places]) for places in groups]
+    return flat[:, [places[0] for places in groups]], np.stack(given, axis=1), joined
+
+
+def _given(x: Floats, kind: str) -> Floats:
+    """What stands for a feature's numbers `[B, places]`."""
+    if x.shape[1] == 1:
+        return x[:, 0]
+    return x.argmax(axis=1).astype(np.float64) if kind == "table" else x.mean(axis=1)
+
+
+def _place_names(kind: str, shape: tuple[int, ...], names: Any) -> list[str]:
+    count = int(np.prod(shape))
+    if names is None:
+        return [f"{_PLACES[kind]} {', '.join(map(str, index))}" for index in np.ndindex(shape)]
+    if len(names) != count:
+        raise ValueError(
+            f"Expected a name for each of the {count} columns in `feature_names`. "
+            f"Received: {len(names)}."
+        )
+    return list(map(str, names))
+
+
+def _joined(names: list[str]) -> str:
+    return " + ".join(names if len(names) <= _JOINED else [names[0], "...", names[-1]])
