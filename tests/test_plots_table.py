@@ -97,6 +97,14 @@ class TestBars:
         assert texts[14:17] == ["age, sum", "= 4.50, 5.50", "+1.00"]
         assert len(texts) == 19
 
+    def test_of_one_hot_columns_the_category_is_named(self):
+        x = np.array([[0.0, 1.0, 0.0, 7.0], [1.0, 0.0, 1.0, 7.0]])
+        values, groups = [[2.0, 2.0, 2.0, 1.0]] * 2, [[0, 0, 0, 1]] * 2
+        explanation = explained(values, x=x, features=groups)
+        texts = texts_of(explanation.plot(feature_names=["a", "b", "c", "age"]))
+        assert texts[2:7] == ["1.00", "b", "+2.00", "age", "= 7"]
+        assert texts[9:12] == ["1.00", "a, b, c", "= 1, 0, 1"]
+
     def test_features_of_several_targets(self):
         values = [[[1.0, 1.0, 2.0], [5.0, 5.0, -3.0]]]
         figure = explained(values, features=[[[0, 0, 1], [0, 0, 1]]]).plot()

@@ -115,8 +115,9 @@ class TableSection(Panels):
         features = []
         for group in dict.fromkeys(numbers[numbers >= 0].tolist()):
             columns = np.flatnonzero(numbers == group)
-            name = ", ".join(str(names[i]) for i in columns)
-            given = ", ".join(_given(x[i]) for i in columns)
+            shown = columns if self.feature_names is None else _category(x, columns)
+            name = ", ".join(str(names[i]) for i in shown)
+            given = ", ".join(_given(x[i]) for i in shown) if len(shown) == len(columns) else ""
             features.append(Feature(name, given, float(values[columns[0]])))
         return features
 
@@ -198,6 +199,13 @@ def _waterfall(explained: Explained, row: int, features: list[Feature]) -> list[
         lines.append(_Line(step.name, step.given, at, end, _signed(step.value)))
         at = end
     return [*lines, _Line("score", "", score, score, number(score))]
+
+
+def _category(x: Any, columns: Any) -> Any:
+    """Of one-hot columns the one that is 1, whose name says all; of others, all."""
+    numbers = x[columns]
+    one_hot = len(columns) > 1 and np.isin(numbers, (0, 1)).all() and numbers.sum() == 1
+    return columns[numbers == 1] if one_hot else columns
 
 
 def _equals(line: _Line) -> str:
