@@ -5,9 +5,10 @@ tensors (`gradients`, `before_activation`, `depends_on`) work inside a function 
 traces.
 """
 
+import contextlib
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -254,10 +255,32 @@ def random_permutation(seed: int, n: int, stream: int = 0) -> np.ndarray:
     return np.random.default_rng((seed, stream)).permutation(n).astype(np.int32)
 
 
+def random_sobol(seed: int, n: int, dimensions: int, stream: int = 0) -> np.ndarray:
+    """Points of a scrambled Sobol sequence in [0, 1), float32 `[n, dimensions]`.
+
+    They depend on `seed` and `stream` alone.
+    """
+    from scipy.stats import qmc
+
+    rng = np.random.default_rng((seed, stream))
+    return qmc.Sobol(dimensions, seed=rng).random(n).astype(np.float32)
+
+
 def random_keys(seed: int, n: int, stream: int = 0) -> np.ndarray:
     """Keys `[n, 2]` for `random_normal`, one a pass."""
     first = np.random.default_rng((seed, stream)).integers(2**31 - 1)
     return np.stack([np.full(n, first), np.arange(n)], axis=1).astype(np.int32)
+
+
+@contextlib.contextmanager
+def seeded_numpy(seed: int) -> Iterator[None]:
+    """NumPy's global generator, which some libraries draw from, starts at `seed` inside."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 def random_normal(keys: Tensor, shape: Sequence[int]) -> Tensor:

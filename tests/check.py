@@ -22,18 +22,57 @@ from keras.src.random.seed_generator import global_seed_generator
 import keras_explain as kx
 from keras_explain import backend
 
-# Of a class with required arguments: these, for a model (or None) and its input `x`.
+# The classes that hide features: values have the shape of each input without channels.
+HIDING = {
+    *("FeatureAblation", "Occlusion", "RISE", "LIME", "KernelSHAP", "ShapleySampling"),
+    *("ExactShapley", "PartitionSHAP", "SobolAttribution", "HSICAttribution"),
+    "MeaningfulPerturbation",
+}
+
+
+def coarse(x: Any) -> Any:
+    """A few features of each input; padding is no mask, without which averages are not defined."""
+    by_rank = {2: kx.features.Columns(), 3: kx.features.Windows(4)}
+
+    def of(leaf: Any) -> kx.features.Features:
+        if np.issubdtype(leaf.dtype, np.integer) and leaf.ndim == 2:
+            return kx.features.Tokens(mask=3)
+        return by_rank.get(leaf.ndim, kx.features.Grid(2))
+
+    return tree.map_structure(of, x)
+
+
+# Of a class that needs arguments, or is quick with them: these, for a model (or None) and `x`.
 ARGUMENTS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
+    **{
+        name: lambda model, x: {"features": coarse(x)}
+        for name in (
+            *("FeatureAblation", "LIME", "KernelSHAP", "ShapleySampling", "ExactShapley"),
+            *("PartitionSHAP", "SobolAttribution", "HSICAttribution"),
+        )
+    },
+    "RISE": lambda model, x: {"features": _tokens_alone(x)},
     "DeepSHAP": lambda model, x: {"background": tree.map_structure(lambda leaf: leaf[:3], x)},
     "GradientSHAP": lambda model, x: {"background": tree.map_structure(lambda leaf: leaf[:3], x)},
     "InternalInfluence": lambda model, x: {"layer": middle_layer(model, x)},
     "LayerConductance": lambda model, x: {"layer": middle_layer(model, x)},
     "XRAI": lambda model, x: {"explainer": [kx.IntegratedGradients(steps=2), kx.Saliency()]},
 }
+
+
+def _tokens_alone(x: Any) -> Any:
+    """Coarse features where there are token ids, which RISE has no grid for."""
+    found = coarse(x)
+    return found if isinstance(found, kx.features.Tokens) else None
+
+
 # Fields that are set wherever a class has them: few passes are enough here.
-FEW = {"samples": 3, "steps": 3}
+FEW = {"samples": 3, "steps": 3, "masks": 12, "designs": 4}
 # The classes whose values depend on `seed`.
-RANDOM = {"GradientSHAP", "SmoothGrad", "SquareGrad", "VarGrad"}
+RANDOM = {
+    *("GradientSHAP", "SmoothGrad", "SquareGrad", "VarGrad"),
+    *("RISE", "LIME", "ShapleySampling", "SobolAttribution", "HSICAttribution"),
+}
 # The classes whose values are one map `[B, H, W]` over the input, and not of its shape.
 MAPS = {
     *("CAM", "EigenCAM", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM"),
@@ -44,7 +83,7 @@ CLASSLESS = {"EigenCAM"}
 # The classes whose values have the shape of the output of their `layer`.
 LAYERS = {"InternalInfluence", "LayerConductance"}
 # The extras that count something.
-COUNTS = {"segments"}
+COUNTS = {"segments", "features"}
 # What a class can't explain, and words of the error that says so.
 REFUSED = {(name, "tabular"): "layer whose output has a spatial extent" for name in MAPS}
 REFUSED |= {
@@ -140,6 +179,10 @@ def check_record(explanation: kx.Explanation, x: Any, at_layer: list[tuple[int, 
         assert len(values) == 1, "Expected one map."
         sizes = [leaf.shape[: max(2, leaf.ndim - 1)] for leaf in leaves]
         assert values[0].shape in sizes, f"Expected a map of the input's size, one of {sizes}."
+    elif type(explanation.explainer).__name__ in HIDING:
+        tree.assert_same_structure(explanation.values, x)
+        sizes = [leaf.shape[: max(2, leaf.ndim - 1)] for leaf in leaves]
+        assert [value.shape for value in values] == sizes
     elif type(explanation.explainer).__name__ in LAYERS:
         assert [value.shape for value in values] == [(rows, *shape) for shape in at_layer]
     else:
@@ -148,9 +191,9 @@ def check_record(explanation: kx.Explanation, x: Any, at_layer: list[tuple[int, 
         expected = [leaf.shape for leaf in leaves]
         assert shapes == expected, "Is it a map? Then add its class to MAPS in tests/check.py."
     tree.assert_same_structure(explanation.x, x)
-    floats = {name: extra for name, extra in explanation.extras.items() if name not in COUNTS}
-    assert all(array.dtype == np.float32 for array in [*values, *floats.values()])
-    for array in [*values, explanation.scores, *explanation.extras.values()]:
+    floats = [extra for name, extra in explanation.extras.items() if name not in COUNTS]
+    assert all(array.dtype == np.float32 for array in [*values, *tree.flatten(floats)])
+    for array in [*values, explanation.scores, *tree.flatten(explanation.extras)]:
         assert array.dtype in (np.float32, np.int32)
         assert np.isfinite(array).all()
         assert len(array) == rows
@@ -226,9 +269,12 @@ def assert_same(
     for name in ("values", "scores"):
         cut = tree.map_structure(lambda leaf: leaf[rows], getattr(expected, name))
         assert distance(getattr(received, name), cut) <= limit, name
-    for name, extra in received.extras.items():  # small differences of large numbers among them
-        scale = np.abs(expected.scores).max() + np.abs(expected.extras[name]).max()
-        assert np.abs(extra - expected.extras[name][rows]).max() <= limit * scale, name
+    for name, nest in received.extras.items():  # small differences of large numbers among them
+        for extra, other in zip(
+            tree.flatten(nest), tree.flatten(expected.extras[name]), strict=True
+        ):
+            scale = np.abs(expected.scores).max() + np.abs(other).max()
+            assert np.abs(extra - other[rows]).max() <= limit * scale, name
 
 
 def column(explanation: kx.Explanation, k: int) -> kx.Explanation:

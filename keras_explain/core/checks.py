@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -19,7 +20,7 @@ def choice(name: str, value: Any, names: Sequence[str]) -> None:
     if value not in names:
         raise ValueError(
             f"Expected `{name}` to be one of {', '.join(map(repr, names))}. "
-            f"Received: {name}={value!r}. {nearest(str(value), names)}"
+            f"Received: {name}={value!r}."
         )
 
 

@@ -111,9 +111,7 @@ class _Work:
 
     def shares(self, seed: int) -> list[Share]:
         """The samples by the passes that they take."""
-        facts = {"tokens": self.forward.are_tokens}
-        if self._prepares:
-            facts |= self._function("prepare", self._prepare).facts
+        facts = {"tokens": self.forward.are_tokens} | self._known
         shares = self.explainer.shares(self.forward.x, facts, seed)
         as_arrays = (tree.map_structure(np.asarray, (s.passes, s.own)) for s in shares)
         return [Share(s.rows, *arrays) for s, arrays in zip(shares, as_arrays, strict=True)]
@@ -128,7 +126,9 @@ class _Work:
         size, classes = self.size, index.shape[1]
         if not self.explainer.takes_classes:
             share, index = share.repeated(classes), index.reshape(-1, 1)
-        elif self.explainer.reduce.grows:
+        if self._defines("search"):
+            size = 1
+        elif self.explainer.takes_classes and self.explainer.reduce.grows:
             size = min(size, max(1, SCORES // (share.size * classes)))
         return [(share.cut(some), index[some]) for some in groups(len(share.rows), size)]
 
@@ -159,8 +159,10 @@ class _Work:
         if self.explainer.measured_from is not None:
             result |= _completeness(result, self._base_values(x, row, classes, share, result))
         _check_rows(result["values"], len(share.rows))
-        x = tree.map_structure(lambda leaf: leaf[share.rows], self.forward.x)
-        return result | self.explainer.afterwards(x, result, share)
+        return result | self.explainer.afterwards(self._taken(share.rows), result, share)
+
+    def _taken(self, rows: np.ndarray) -> Nest:
+        return tree.map_structure(lambda leaf: leaf[rows], self.forward.x)
 
     def _in_passes(
         self,
@@ -171,26 +173,36 @@ class _Work:
         share: Share,
         advance: Callable[[int], object],
     ) -> dict[str, Any]:
-        own = backend.to_tensors(share.own)
+        own, reduce = backend.to_tensors(share.own), self.explainer.reduce
         if self.explainer.takes_classes:
             own["score"] = scores
-        if self._prepares:
+        if self._defines("prepare"):
             prepare = self._function("prepare", self._prepare)
             own |= prepare.call(x, rows, index, self.arrays)
         chunk = self._function("chunk", lambda: self._chunk(share, own))
         apart = self.explainer.passes_apart and len(rows) >= MANY * self.size
         at_once = 1 if apart else max(1, self.size // len(rows))
 
-        def chunks() -> Iterator[Any]:
-            for i in range(0, share.size, at_once):
+        def chunks(passes: dict[str, Any]) -> Iterator[Any]:
+            count = len(tree.flatten(passes)[0])
+            for i in range(0, count, at_once):
                 some = slice(i, i + at_once)
-                passes = tree.map_structure(operator.itemgetter(some), share.passes)
-                yield chunk.call(x, rows, index, own, passes, self.arrays)
-                advance(len(rows) * min(at_once, share.size - i))
+                part = tree.map_structure(operator.itemgetter(some), passes)
+                yield chunk.call(x, rows, index, own, part, self.arrays)
+                advance(len(rows) * min(at_once, count - i))
 
-        stats = self.explainer.reduce.merged(chunks())
+        if self._defines("search"):
+            return self._searched(share, lambda passes: reduce.merged(chunks(passes)))
+        stats = reduce.merged(chunks(share.passes))
         finish = self._function("finish", lambda: self._finish(chunk))
         return finish.call(x, rows, stats, self.arrays)
+
+    def _searched(self, share: Share, merged: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        def reduced(passes: dict[str, Any]) -> Nest:
+            values = self.explainer.reduce.result(merged(passes))
+            return tree.map_structure(np.asarray, values)
+
+        return self.explainer.search(self._taken(share.rows), share, reduced)
 
     def _base_values(
         self, x: Nest, rows: Tensor, index: Tensor, share: Share, result: dict[str, Any]
@@ -239,23 +251,29 @@ class _Work:
     def _classes(self) -> Any:
         return ANY_CLASSES if self.explainer.takes_classes else ONE_CLASS
 
-    @property
-    def _prepares(self) -> bool:
+    def _defines(self, name: str) -> bool:
         from keras_explain.core.explainer import Explainer
 
-        return type(self.explainer).prepare is not Explainer.prepare
+        return getattr(type(self.explainer), name) is not getattr(Explainer, name)
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        """What `prepare` noted while it was traced."""
+        return self._function("prepare", self._prepare).facts if self._defines("prepare") else {}
 
     def _function(self, name: str, build: Callable[[], Compiled]) -> Compiled:
         key = (name, *self.forward.key, self.explainer.structure)
         return self.forward.opened.compiled(key, build)
 
-    def _compile(self, fn: Callable[..., Any], *signature: Any) -> Compiled:
-        """Compiles `fn(probe_of, explainer, *inputs)`."""
+    def _compile(
+        self, fn: Callable[..., Any], *signature: Any, known: dict[str, Any] | None = None
+    ) -> Compiled:
+        """Compiles `fn(probe_of, explainer, *inputs)`, which finds the facts `known`."""
 
         def bound(probe_of: Callable, tensors: list[Tensor], *values: Any) -> Any:
             return fn(probe_of, self.explainer.bind(tensors), *values)
 
-        return self.forward.compile(bound, *signature, arrays=self.arrays)
+        return self.forward.compile(bound, *signature, arrays=self.arrays, known=known)
 
     def _whole(self) -> Compiled:
         def whole(probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, index: Tensor) -> Any:
@@ -312,7 +330,8 @@ class _Work:
             }
 
         own_and_passes = specs(own), specs(share.passes)
-        return self._compile(chunk, self.forward.specs, ROWS, self._classes, *own_and_passes)
+        signature = (self.forward.specs, ROWS, self._classes, *own_and_passes)
+        return self._compile(chunk, *signature, known=self._known)
 
     def _finish(self, chunk: Compiled) -> Compiled:
         def finish(probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, stats: Any) -> Any:
@@ -321,7 +340,8 @@ class _Work:
             values = self._of_input(probe, explainer.finish(probe, total, probe.point(x)))
             return {"values": values, **explainer.extras(total)}
 
-        return self._compile(finish, self.forward.specs, ROWS, backend.output_specs(chunk.call))
+        signature = (self.forward.specs, ROWS, backend.output_specs(chunk.call))
+        return self._compile(finish, *signature, known=self._known)
 
     def _references(self, share: Share) -> Compiled:
         def references(_: Callable, explainer: Any, x: Nest, rows: Tensor, passes: Any) -> Any:

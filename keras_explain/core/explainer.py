@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, final
 
 import keras
@@ -108,9 +109,28 @@ class Explainer(Config, abc.ABC):
     def prepare(self, probe: Probe, x: Nest, target: Tensor) -> dict[str, Tensor]:
         """What all passes over a sample share, `[n, ...]` by name; it is computed once.
 
-        A step finds it in `pass_`, not repeated: entry `pass_["sample"][i]` is that of row i.
+        A step finds it in `pass_`, not repeated: entry `pass_["sample"][i]` is that of row i. What
+        is noted in `probe.facts`, `shares`, `step` and `finish` find among the facts.
         """
         return {}
+
+    def search(
+        self, x: Nest, share: chunks.Share, reduced: Callable[[dict[str, Any]], Nest]
+    ) -> dict[str, Any]:
+        """The result of one row by passes that are chosen as their values come in.
+
+        Of the share's own passes, only their kind and their number (the most there can be) count.
+
+        Args:
+            x: The input, a nest of arrays `[1, ...]`.
+            share: The row.
+            reduced: Makes passes, as `passes` describes them, and reduces them to an array
+                `[1, ...]`.
+
+        Returns:
+            `"values"` and extras, arrays `[1, ...]`.
+        """
+        raise NotImplementedError
 
     def finish(self, probe: Probe, total: Nest, x: Nest) -> Nest:
         """The attributions, from the reduced passes and the point `x`."""
@@ -193,7 +213,7 @@ class Explainer(Config, abc.ABC):
         Raises:
             ValueError: What it makes in `afterwards` can't be part of a step.
         """
-        cls, alone = type(self), ("shares", "prepare", "afterwards")
+        cls, alone = type(self), ("shares", "prepare", "search", "afterwards")
         if any(getattr(cls, name) is not getattr(Explainer, name) for name in alone):
             raise ValueError(
                 "Expected an explainer that can be a step of another one, in the graph alone. "

@@ -54,18 +54,53 @@ class Explanation:
         shapes = tree.map_structure(lambda leaf: leaf.shape, self.values)
         return f"Explanation({self.explainer}, values={shapes}, target={self.target})"
 
-    def plot(self, **options: Any) -> Figure:
-        """A matplotlib figure of pictures: input, map and overlay of each sample.
+    def plot(self, kind: str | None = None, **options: Any) -> Figure:
+        """A matplotlib figure: pictures, rows of a table, text or series, as the input is.
 
         Args:
-            **options: As `keras_explain.plots.plot` takes: `class_names`, `to_image`, ...
+            kind: What the input is taken for: `"picture"`, `"table"`, `"text"` or `"series"`. By
+                default, its shape and dtype say.
+            **options: As `keras_explain.plots.plot` takes: `class_names`, `show`, `feature_names`,
+                `vocabulary`, ...
 
         Raises:
-            ValueError: The input is not pictures.
+            ValueError: The input can't be drawn, or not so.
         """
         from keras_explain import plots
 
-        return plots.plot(self, **options)
+        return plots.plot(self, kind, **options)  # type: ignore[arg-type]
+
+    def _repr_html_(self) -> str | None:
+        """Token ids as coloured words, in notebooks; None for anything else, which has a repr."""
+        from keras_explain import plots
+
+        return plots.to_html(self)
+
+    def to_shap(self, feature_names: Any = None, class_names: Any = None) -> Any:
+        """A `shap.Explanation`, which `shap.plots` draws (`waterfall`, `beeswarm`, `text`, ...).
+
+        Values are float64. K targets are shap's outputs, an axis at the end. `base_values` are 0
+        where the method measures from none. Its values add up like these: what several places have
+        as one feature is one column of a table or series, named `"a + b"`, whose number is the mean
+        (of a table: the position of the largest, the category of one-hot columns); in pictures,
+        places share it equally. Maps `[B, H, W]` become `[B, H, W, 1]`, and pictures bytes, as
+        `plot` shows them; tokens become words.
+
+        Args:
+            feature_names: A name for each column, or a dict of these by input.
+            class_names: A sequence or dict of the classes' names.
+
+        Returns:
+            A `shap.Explanation`; of several inputs a dict by input name, whose values add up
+            together (inputs in a list are named "0", "1", ...).
+
+        Raises:
+            ImportError: The shap package is not installed.
+            ValueError: The values are not those of the input or its places.
+        """
+        from keras_explain.plots.to_shap import to_shap
+
+        return to_shap(self, feature_names, class_names)
 
     def save(self, path: str | Path) -> None:
         """Writes the explanation to an `.npz` file, which `Explanation.load` reads.

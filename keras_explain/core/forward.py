@@ -127,6 +127,7 @@ class Forward:
         fn: Callable[..., Any],
         *signature: Any,
         arrays: list[Tensor],
+        known: dict[str, Any] | None = None,
     ) -> Compiled:
         """Compiles `fn(probe_of, arrays, *inputs)`.
 
@@ -135,8 +136,9 @@ class Forward:
                 tensors of the signature.
             *signature: Signatures of the inputs.
             arrays: Arrays of a configuration, which the target's follow.
+            known: Facts that were learned before.
         """
-        facts: dict[str, Any] = {}
+        facts = dict(known or {})
         own = len(arrays) - len(self.target_arrays)
 
         def traced(*args: Any) -> Any:

@@ -35,6 +35,8 @@ class Perturbation(Explainer, abc.ABC):
     background: Any = None
 
     ragged = frozenset({"present"})
+    of_features: ClassVar[frozenset[str]] = frozenset()
+    """Names of extras `[n, K, M]`: a number a feature, to be put at its places like the values."""
 
     @property
     def takes_classes(self) -> bool:
@@ -96,6 +98,16 @@ class Perturbation(Explainer, abc.ABC):
             shares.append(Share(rows, self._against_background(passes), {"labels": own}))
         return shares
 
+    def afterwards(self, x: Nest, result: dict[str, Any], share: Share) -> dict[str, Any]:
+        if not all(np.isfinite(leaf).all() for leaf in tree.flatten(result["values"])):
+            raise ValueError(
+                "Expected finite scores where features are hidden. Received: NaN or infinity: the "
+                "model is not defined there, as an average over no tokens is not. Choose another "
+                "`baseline`; for token ids a mask that is no padding, such as "
+                "`features=keras_explain.features.Tokens(mask=1)`."
+            )
+        return {}
+
     def _against_background(self, passes: dict[str, Any]) -> dict[str, Any]:
         """Each pass with each row of the background."""
         if self.background is None:
@@ -119,12 +131,24 @@ class Perturbation(Explainer, abc.ABC):
         if self.background is not None:
             return {}
         leaves = tree.flatten(probe.inputs)
-        parts = cuts.per_input(self.features, self.groups, probe.inputs)
+        parts = cuts.per_input(self.features, None, probe.inputs)
         given = baselines.per_input(self.baseline, probe.inputs)
         fills = [
             g if p is None or p.fill is None else p.fill for g, p in zip(given, parts, strict=True)
         ]
         return {"fill": tree.flatten(baselines.apply(fills, leaves, probe.row))}
+
+    def fill_of(self, probe: Probe, pass_: dict[str, Tensor]) -> Nest:
+        """What takes the place of hidden features, for each row of a step: a nest like the input.
+
+        Args:
+            probe: The opened model.
+            pass_: What `step` received.
+        """
+        if self.background is not None:
+            return backgrounds.rows(self.background, probe.inputs, pass_["reference"])
+        leaves = [ops.take(fill, pass_["sample"], axis=0) for fill in pass_["fill"]]
+        return tree.pack_sequence_as(probe.inputs, leaves)
 
     def hidden_scores(
         self, probe: Probe, target: Tensor, pass_: dict[str, Tensor], visible: list[Tensor]
@@ -138,13 +162,10 @@ class Perturbation(Explainer, abc.ABC):
             visible: For each leaf of the input how much of each place is seen, booleans or shares
                 in [0, 1], `[n, *places]`.
         """
-        if self.background is None:
-            fill = [ops.take(f, pass_["sample"], axis=0) for f in pass_["fill"]]
-        else:
-            fill = backgrounds.rows(self.background, probe.inputs, pass_["reference"])
+        fill = tree.flatten(self.fill_of(probe, pass_))
         leaves = [
             _mixed(x, f, cuts.over_channels(v, len(x.shape)))
-            for x, f, v in zip(tree.flatten(probe.inputs), tree.flatten(fill), visible, strict=True)
+            for x, f, v in zip(tree.flatten(probe.inputs), fill, visible, strict=True)
         ]
         return probe.score_inputs(tree.pack_sequence_as(probe.inputs, leaves), target)
 
@@ -188,20 +209,28 @@ class Coalitions(Perturbation, abc.ABC):
         return {"present": self.coalitions(max(1, count), seed)}
 
     def step(self, probe: Probe, x: Nest, target: Tensor, pass_: dict[str, Tensor]) -> Tensor:
-        labels = own_labels(pass_)
-        visible = [looked_up(pass_["present"], labels[str(i)]) for i in range(len(labels))]
+        labels = pass_["labels"]
+        visible = [_seen(pass_, labels[str(i)]) for i in range(len(labels))]
         return self.hidden_scores(probe, target, pass_, visible)
 
     def afterwards(self, x: Nest, result: dict[str, Any], share: Share) -> dict[str, Any]:
+        super().afterwards(x, result, share)
         rows = 1 if self.background is None else backgrounds.size(self.background)
         scores = result["values"].astype(np.float64)  # [n, passes * rows, K]
         scores = scores.reshape(len(scores), -1, rows, scores.shape[-1]).mean(axis=2)
         whole = result["scores"].astype(np.float64)
         values, extras = self.attribute(share.passes["present"][::rows], scores, whole)
         labels = share.own["labels"]
-        leaves = [_placed(values, labels[str(i)]) for i in range(len(labels))]
-        extras = {name: np.asarray(extra, np.float32) for name, extra in extras.items()}
-        values = tree.pack_sequence_as(x, leaves)
+
+        def at_places(numbers: np.ndarray) -> Nest:
+            leaves = [placed(numbers, labels[str(i)]) for i in range(len(labels))]
+            return tree.pack_sequence_as(x, leaves)
+
+        extras = {
+            name: at_places(extra) if name in self.of_features else np.asarray(extra, np.float32)
+            for name, extra in extras.items()
+        }
+        values = at_places(values)
         return {"values": values, **extras, **self.feature_maps(x, values, share)}
 
 
@@ -238,9 +267,32 @@ def looked_up(present: Tensor, labels: Tensor) -> Tensor:
     return ops.take(ops.reshape(present, (-1,)), position, axis=0)
 
 
-def _placed(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _seen(pass_: dict[str, Tensor], labels: Tensor) -> Tensor:
+    """Which places are there, `[n, *places]`: `looked_up`, but once a pass where samples are alike.
+
+    Args:
+        pass_: What `step` received, with `"present"` `[n, M]`, each pass for all samples in turn.
+        labels: The feature of each sample's places, `[samples, *places]`; -1 for none.
+    """
+    present, samples = pass_["present"], ops.shape(labels)[0]
+
+    def once() -> Tensor:
+        passes = ops.reshape(present, (-1, samples, ops.shape(present)[1]))[:, 0]
+        always = ops.ones_like(passes[:, :1])
+        by_feature = ops.transpose(ops.concatenate([always, passes], axis=1))
+        found = ops.take(by_feature, ops.reshape(labels[0], (-1,)) + 1, axis=0)
+        found = ops.reshape(ops.transpose(found), (-1, *labels.shape[1:]))
+        return ops.repeat(found, samples, axis=0)
+
+    def each() -> Tensor:
+        return looked_up(present, ops.take(labels, pass_["sample"], axis=0))
+
+    return ops.cond(ops.all(labels == labels[:1]), once, each)
+
+
+def placed(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Values of features `[n, K, M]` at each place, float32 `[n, K, *places]`; 0 at none's."""
     padded = np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
     flat = labels.reshape(len(labels), 1, -1)
-    placed = np.take_along_axis(padded, flat, axis=-1)  # -1 is the zero at the end
-    return placed.reshape(*values.shape[:2], *labels.shape[1:]).astype(np.float32)
+    found = np.take_along_axis(padded, flat, axis=-1)  # -1 is the zero at the end
+    return found.reshape(*values.shape[:2], *labels.shape[1:]).astype(np.float32)

@@ -65,7 +65,13 @@ class Features:
     @functools.cached_property
     def activation(self) -> Tensor:
         """The output, `[n, ..., C]`."""
-        return self._arranged(self.call.output)
+        return self.arranged(self.output)
+
+    @property
+    def output(self) -> Tensor:
+        """The output as it is, without rows that only fill its batch."""
+        assert self.probe.outputs is not None
+        return self.probe.outputs.cut(self.call.output)
 
     @functools.cached_property
     def gradient(self) -> Tensor:
@@ -74,11 +80,11 @@ class Features:
         if gradient is None:
             name = f"layer {self.call.path!r}"
             raise ValueError(self.probe._cut_message(self.scores, self.call.output, name))
-        return self._arranged(gradient)
-
-    def _arranged(self, tensor: Tensor) -> Tensor:
         assert self.probe.outputs is not None
-        tensor = self.probe.outputs.cut(tensor)
+        return self.arranged(self.probe.outputs.cut(gradient))
+
+    def arranged(self, tensor: Tensor) -> Tensor:
+        """A tensor like the output, `[n, ..., C]`."""
         if self.reshape is not None:
             return self.reshape(tensor, self.call.path)
         return ops.moveaxis(tensor, 1, -1) if self.channels_first else tensor
@@ -114,7 +120,6 @@ class Probe:
         self._opened, self._target, self._sites = opened, target, sites
         self.outputs: Outputs | None = None
         self._first: tuple[Tensor, Tensor] | None = None
-        self._mapped: Tensor | None = None
         self._start: Nest | None = None
         self._scored: tuple[Nest, Tensor, Tensor] | None = None
 
@@ -176,6 +181,23 @@ class Probe:
         """
         assert self._target is not None
         self.outputs = self._run(inputs, {})
+        scores, _, units = self._target.scores(self.outputs, target)
+        self.facts |= {"units": units, "width": self.outputs.width}
+        return scores
+
+    def scores_with(self, call: Call, output: Tensor, point: Nest, target: Tensor) -> Tensor:
+        """The scores `[n, K]` at a point where one call has another output.
+
+        Nothing but what follows from it is computed again.
+
+        Args:
+            call: A call with one output, of a forward pass at such a point.
+            output: What takes the output's place.
+            point: Where to evaluate.
+            target: Ints `[n, K]`.
+        """
+        assert self._target is not None
+        self.outputs = self._forward(point, {(call.path, call.number): [output]})
         scores, _, units = self._target.scores(self.outputs, target)
         self.facts |= {"units": units, "width": self.outputs.width}
         return scores
@@ -271,7 +293,7 @@ class Probe:
             call = self._spatial(layer, tokens)
         else:
             call = self._last_tokens(scores) if tokens else self._last_spatial(scores)
-        self._mapped = call.output
+        self.facts["mapped"] = self._behind(call.output)
         return Features(self, scores, call, reshape)
 
     def inside(self, layer: str, point: Nest, target: Tensor) -> tuple[Nest, Nest]:
@@ -303,20 +325,32 @@ class Probe:
 
     def upsample(self, maps: Tensor) -> Tensor:
         """Maps `[n, h, w]` (or `[n, t]`, `[n, d, h, w]`) at the input's size, bilinearly."""
+        leaf = tree.flatten(self.inputs)[self.under(maps)]
+        return resize(maps, _spatial_size(leaf, len(maps.shape) - 1))
+
+    def under(self, maps: Tensor) -> int:
+        """The position of the input's leaf that maps of a layer are laid over.
+
+        It is one with their number of spatial axes, which leads to the layer, if there is one.
+        """
         spatial = len(maps.shape) - 1
-        leaves = [
-            x for x in tree.flatten(self.inputs) if len(x.shape) in (spatial + 1, spatial + 2)
-        ]
-        source = maps if self._mapped is None else self._mapped
-        leaves = [x for x in leaves if backend.depends_on(source, x)] or leaves
-        if not leaves:
+        leaves = enumerate(tree.flatten(self.inputs))
+        fitting = [i for i, x in leaves if len(x.shape) in (spatial + 1, spatial + 2)]
+        behind = self.facts["mapped"] if "mapped" in self.facts else self._behind(maps)
+        fitting = [i for i in fitting if i in behind] or fitting
+        if not fitting:
             raise ValueError(
                 f"Expected an input with {spatial} spatial axes to lay the map over. Received: "
                 f"inputs of shape {[tuple(x.shape) for x in tree.flatten(self.inputs)]}. Choose a "
                 "`layer` whose output keeps the input's spatial axes, or for tokens [B, T, C] give "
                 "their grid, as in `reshape=(14, 14)`."
             )
-        return resize(maps, _spatial_size(leaves[0], spatial))
+        return fitting[0]
+
+    def _behind(self, tensor: Tensor) -> list[int]:
+        """The positions of the input's leaves that a tensor depends on."""
+        leaves = enumerate(tree.flatten(self.inputs))
+        return [i for i, x in leaves if backend.depends_on(tensor, x)]
 
     def noise(self, keys: Tensor, point: Nest) -> Nest:
         """Standard normal noise of the point's shape, one draw a key (`[n, 2]`)."""
@@ -331,8 +365,11 @@ class Probe:
 
     # The forward pass
 
-    def _forward(self, point: Nest) -> Outputs:
-        replaced: dict[tuple[str, int], list[Tensor]] = {}
+    def _forward(
+        self, point: Nest, more: dict[tuple[str, int], list[Tensor]] | None = None
+    ) -> Outputs:
+        """Runs the model at a point, with `more` outputs of calls replaced."""
+        replaced = dict(more or {})
         if self._sites.layer:
             flat = tree.flatten(point)
             each = len(flat) // len(self._sites.layer)

@@ -14,11 +14,8 @@ from keras_explain.core.probe import Features, Probe
 Tensor = Any
 
 
-class _CAM(Explainer, abc.ABC):
-    """The channels of a layer's output A, weighted and summed: `map = sum_k w_k A_k`.
-
-    A subclass defines the weights. What the fields mean is said in `GradCAM`.
-    """
+class LayerMap(Explainer, abc.ABC):
+    """A map made of a layer's output. What the fields mean is said in `GradCAM`."""
 
     layer: Any = None
     reshape: Any = None
@@ -35,21 +32,10 @@ class _CAM(Explainer, abc.ABC):
                 f"of tokens [B, T, C] to [B, h, w, C]. Received: reshape={grid!r}."
             )
 
-    @abc.abstractmethod
-    def weights(self, features: Features) -> Tensor:
-        """What the activation `[n, h, w, K]` is multiplied by, of a shape that broadcasts to it."""
-
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def at_layer(self, probe: Probe, x: Any, target: Any) -> Features:
+        """The layer's output at the point `x`."""
         arrange = None if self.reshape is None else self._arrange
-        features = probe.at(self.layer, x, target, arrange)
-        cam = ops.sum(self.weights(features) * features.activation, axis=-1)
-        return ops.relu(cam) if self.relu else cam
-
-    def finish(self, probe: Probe, total: Any, x: Any) -> Any:
-        return probe.upsample(total)
-
-    def extras(self, total: Any) -> dict[str, Any]:
-        return {"map": total}
+        return probe.at(self.layer, x, target, arrange)
 
     def _arrange(self, tokens: Tensor, path: str) -> Tensor:
         """Tokens `[n, T, C]` of the layer `path` as a grid `[n, h, w, C]`."""
@@ -67,6 +53,28 @@ class _CAM(Explainer, abc.ABC):
                 "tokens, or a function that arranges them."
             )
         return ops.reshape(tokens[:, count - size :], (-1, *self.reshape, channels))
+
+
+class _CAM(LayerMap, abc.ABC):
+    """The channels of a layer's output A, weighted and summed: `map = sum_k w_k A_k`.
+
+    A subclass defines the weights.
+    """
+
+    @abc.abstractmethod
+    def weights(self, features: Features) -> Tensor:
+        """What the activation `[n, h, w, K]` is multiplied by, of a shape that broadcasts to it."""
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        features = self.at_layer(probe, x, target)
+        cam = ops.sum(self.weights(features) * features.activation, axis=-1)
+        return ops.relu(cam) if self.relu else cam
+
+    def finish(self, probe: Probe, total: Any, x: Any) -> Any:
+        return probe.upsample(total)
+
+    def extras(self, total: Any) -> dict[str, Any]:
+        return {"map": total}
 
 
 class CAM(_CAM):

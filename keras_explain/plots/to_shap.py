@@ -37,15 +37,12 @@ def _one_input(explained: Explained, by_target: bool, feature_names: FeatureName
     rows = len(explained.x)
     make = {"picture": _pictures, "tokens": _tokens}.get(explained.kind, _columns)
     values, data, names = make(explained, names_of(feature_names, explained.name))
-    base = explained.base_values
-    base = np.zeros(len(values)) if base is None else base.astype(np.float64)
-    return shap().Explanation(
-        _targets_last(values, rows) if by_target else values,
-        base.reshape(rows, -1) if by_target else base,
-        data,
-        feature_names=names,
-        output_names=_output_names(explained.classes, rows) if by_target else None,
-    )
+    given, outputs = explained.base_values, None
+    base = np.zeros(len(values)) if given is None else given.astype(np.float64)
+    if by_target:
+        values, base = _targets_last(values, rows), base.reshape(rows, -1)
+        outputs = _output_names(explained.classes, values)
+    return shap().Explanation(values, base, data, feature_names=names, output_names=outputs)
 
 
 def _targets_last(values: Floats, rows: int) -> Floats:
@@ -53,11 +50,18 @@ def _targets_last(values: Floats, rows: int) -> Floats:
     return np.moveaxis(values.reshape(rows, -1, *values.shape[1:]), 1, -1)
 
 
-def _output_names(classes: list[str], rows: int) -> list[Any]:
-    """A name for each of K targets; for each of those of each sample, where they differ."""
-    named = [name or f"output {i % (len(classes) // rows)}" for i, name in enumerate(classes)]
-    by_row = np.array(named).reshape(rows, -1)
-    return by_row[0].tolist() if (by_row == by_row[0]).all() else by_row.tolist()
+def _output_names(classes: list[str], values: Floats) -> Any:
+    """A name for each of the K targets of values `[B, ..., K]`.
+
+    Where they differ between samples, they are `[B, K]`: shap takes these for two axes of outputs
+    if the values happen to end in such axes, and gets no classes then.
+    """
+    rows, targets = len(values), values.shape[-1]
+    by_row = np.array([name or f"output {i % targets}" for i, name in enumerate(classes)])
+    by_row = by_row.reshape(rows, targets)
+    if (by_row == by_row[0]).all():
+        return by_row[0].tolist()
+    return [f"target {i}" for i in range(targets)] if values.shape[-2] == rows else by_row
 
 
 def _pictures(explained: Explained, names: Any) -> tuple[Floats, Any, None]:

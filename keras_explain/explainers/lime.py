@@ -1,0 +1,188 @@
+"""LIME: a linear model that is true near the input."""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from keras_explain import backend
+from keras_explain.core import checks
+from keras_explain.core.masking import Coalitions
+
+_DISTANCES = ("cosine", "hamming")
+_REGRESSIONS = ("ridge", "lasso")
+_SELECTIONS = ("auto", "forward_selection", "highest_weights", "lasso_path")
+_FEW = 6  # up to so many features, "auto" selects forward, as the authors' code does
+_SLIGHT = 0.01  # the penalty of the model whose highest weights are looked for
+
+
+class LIME(Coalitions):
+    """The weights of a linear model that agrees with the score near the input.
+
+    Each sample hides every feature with probability 1/2; z' in {0, 1}^M says which are present, and
+    the first sample hides none. The local model g minimises
+
+    `sum over z' of pi(z') * (S_c(z') - g(z'))^2 + alpha * penalty(w)`, `g(z') = b + w . z'`,
+    `pi(z') = exp(-d(z')^2 / (2 * kernel_width^2))`
+
+    `values` are w at each place of a feature: what is positive speaks for the score (pros), what is
+    negative against it (cons). They have the input's shape, without channels where a feature takes
+    all of them (`[B, H, W]`, `[B, T]`). In `extras`, each `[B]`: `"r2"`, how much of the score's
+    weighted variance the local model explains (1 at most; also 1 for a constant score);
+    `"intercept"`, b; and `"local_prediction"`, g at the input itself.
+
+    Args:
+        features: As in `FeatureAblation`.
+        groups: As in `FeatureAblation`.
+        baseline: As in `FeatureAblation`.
+        background: As in `FeatureAblation`.
+        samples: The number of samples, 2 or more, the input among them.
+        kernel_width: How near a sample must be to count, in units of `distance` (which is 1 where
+            all is hidden).
+        distance: `"cosine"`, `1 - sqrt(share of features present)`, as in the authors' code; or
+            `"hamming"`, the share of features hidden.
+        regression: `"ridge"`, with the penalty `sum of w^2`, or `"lasso"`, `sum of |w|`.
+        alpha: The factor of the penalty; 0 for least squares.
+        top_features: How many features the local model may use at most; by default all. The values
+            of the others are 0.
+        selection: How these are found. `"forward_selection"`: one by one, each time the one that
+            explains most; `"highest_weights"`: the greatest |w| of a slight ridge model of all
+            features; `"lasso_path"`: those that the lasso keeps longest as its penalty grows;
+            `"auto"`: forward up to 6 features, else the highest weights.
+
+    Reference:
+        - [Ribeiro et al., 2016](https://arxiv.org/abs/1602.04938), equations 1 and 2
+    """
+
+    samples: int = 1000
+    kernel_width: float = 0.25
+    distance: Literal["cosine", "hamming"] = "cosine"
+    regression: Literal["ridge", "lasso"] = "ridge"
+    alpha: float = 1.0
+    top_features: int | None = None
+    selection: Literal["auto", "forward_selection", "highest_weights", "lasso_path"] = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.count("samples", self.samples, least=2)
+        checks.share("alpha", self.alpha)
+        checks.share("kernel_width", self.kernel_width)
+        if self.kernel_width == 0:
+            raise ValueError("Expected `kernel_width` above 0. Received: kernel_width=0.")
+        if self.top_features is not None:
+            checks.count("top_features", self.top_features)
+        checks.choice("distance", self.distance, _DISTANCES)
+        checks.choice("regression", self.regression, _REGRESSIONS)
+        checks.choice("selection", self.selection, _SELECTIONS)
+
+    def coalitions(self, count: int, seed: int) -> np.ndarray:
+        present = backend.random_uniform(seed, (self.samples, count)) < 0.5
+        present[0] = True
+        return present
+
+    def attribute(self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
+        n, passes, classes = scores.shape
+        z = present.astype(np.float64)
+        rises = np.moveaxis(scores - whole[:, None], 1, 0).reshape(passes, n * classes)
+        weights = self._proximity(z)
+        w, b = self._local_models(z, rises, weights)
+        fitted = z @ w + b
+        extras = {
+            "r2": _explained(rises, fitted, weights),
+            "intercept": whole.reshape(-1) + b,
+            "local_prediction": whole.reshape(-1) + fitted[0],
+        }
+        extras = {name: extra.reshape(n, classes) for name, extra in extras.items()}
+        return w.T.reshape(n, classes, -1), extras
+
+    def _proximity(self, z: np.ndarray) -> np.ndarray:
+        share = z.mean(axis=1)
+        distance = 1 - np.sqrt(share) if self.distance == "cosine" else 1 - share
+        return np.exp(-((distance / self.kernel_width) ** 2) / 2)
+
+    def _local_models(
+        self, z: np.ndarray, y: np.ndarray, weights: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A linear model for each column of `y` `[passes, n]`: its w `[M, n]` and b `[n]`."""
+        top = self.top_features
+        if top is None or top >= z.shape[1]:
+            return self._regressed(z, y, weights)
+        w, b = np.zeros((z.shape[1], y.shape[1])), np.zeros(y.shape[1])
+        for i, used in enumerate(self._selected(z, y, weights, top)):
+            found, b[i : i + 1] = self._regressed(z[:, used], y[:, i : i + 1], weights)
+            w[used, i] = found[:, 0]
+        return w, b
+
+    def _regressed(
+        self, z: np.ndarray, y: np.ndarray, weights: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        from sklearn.linear_model import Lasso, LinearRegression, Ridge
+
+        if z.shape[1] == 0:
+            return np.zeros((0, y.shape[1])), np.average(y, axis=0, weights=weights)
+        if self.alpha == 0:
+            model = LinearRegression()
+        elif self.regression == "ridge":
+            model = Ridge(self.alpha)
+        else:  # scikit-learn's lasso has half the mean of the squares where ours has their sum
+            model = Lasso(self.alpha / (2 * weights.sum()), tol=1e-6)
+        model.fit(z, y, sample_weight=weights)
+        return model.coef_.reshape(-1, z.shape[1]).T, model.intercept_
+
+    def _selected(
+        self, z: np.ndarray, y: np.ndarray, weights: np.ndarray, top: int
+    ) -> list[np.ndarray]:
+        """The features that the local model of each column of `y` may use."""
+        selection = self.selection
+        if selection == "auto":
+            selection = "forward_selection" if top <= _FEW else "highest_weights"
+        if selection == "highest_weights":
+            w = self.replace(regression="ridge", alpha=_SLIGHT)._regressed(z, y, weights)[0]
+            return list(np.argsort(-np.abs(w), axis=0, kind="stable")[:top].T)
+        select = _forward if selection == "forward_selection" else _on_lasso_path
+        z, y = _centred(z, weights), _centred(y, weights)
+        return [select(z, column, top) for column in y.T]
+
+
+def _explained(y: np.ndarray, fitted: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The weighted R^2 of each column."""
+    from sklearn.metrics import r2_score
+
+    return r2_score(y, fitted, sample_weight=weights, multioutput="raw_values")
+
+
+def _centred(array: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Columns less their weighted means, so that plain least squares of them is weighted."""
+    return (array - np.average(array, axis=0, weights=weights)) * np.sqrt(weights)[:, None]
+
+
+def _forward(z: np.ndarray, y: np.ndarray, top: int) -> np.ndarray:
+    """Features of `z` `[passes, M]` one by one, each the one that lowers the error of `y` most.
+
+    What the features already taken explain is taken out of the columns left (Gram and Schmidt), so
+    a column's squared projection is what the error loses by it.
+    """
+    used: list[int] = []
+    z, lengths = z.copy(), np.sqrt((z**2).sum(axis=0))
+    for _ in range(top):
+        left = np.sqrt((z**2).sum(axis=0))
+        new = left > 1e-9 * lengths  # of what the others say already, rounding is left
+        new[used] = False
+        unit = np.where(new, z, 0) / np.where(new, left, 1)
+        gain = np.where(new, (y @ unit) ** 2, -1)
+        gain[used] = -2
+        used.append(int(np.argmax(gain)))
+        z -= np.outer(unit[:, used[-1]], unit[:, used[-1]] @ z)
+    return np.array(used)
+
+
+def _on_lasso_path(z: np.ndarray, y: np.ndarray, top: int) -> np.ndarray:
+    """The features of `z` `[passes, M]` at the last step of the lasso's path with `top` at most."""
+    import warnings
+
+    from sklearn.linear_model import lars_path
+
+    with warnings.catch_warnings():  # features that say what others do are left out, as meant
+        warnings.filterwarnings("ignore", "(Regressors in active set degenerate|Early stopping)")
+        path = lars_path(z, y, method="lasso")[2]  # [M, steps], from no feature to all
+    few = np.flatnonzero((path != 0).sum(axis=0) <= top)
+    return np.flatnonzero(path[:, few[-1]])

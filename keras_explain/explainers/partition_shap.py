@@ -1,0 +1,217 @@
+"""PartitionSHAP: Owen values over a hierarchy of the features, by the shap package."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from keras import tree
+
+from keras_explain import backend
+from keras_explain.core import background as backgrounds
+from keras_explain.core import checks
+from keras_explain.core.chunks import Share
+from keras_explain.core.features import Columns, Features, Pixels, Tokens
+from keras_explain.core.kinds import kind_of
+from keras_explain.core.masking import Perturbation, looked_up, own_labels, placed
+from keras_explain.core.optional import shap
+from keras_explain.core.probe import Probe
+from keras_explain.core.reductions import Each, Reduction
+
+_AT_ONCE = 16  # coalitions; not the batch size, on which the values must not depend
+
+
+class PartitionSHAP(Perturbation):
+    """Owen values: Shapley values of features that join in a hierarchy of clusters.
+
+    A cluster's two halves share what it adds to the score, each half by its own halves, and so on:
+
+    `value of half A of A + B = 1/2 [v(Q + A) - v(Q)] + 1/2 [v(Q + A + B) - v(Q + B)]`
+
+    with v the score where only some features are seen, and Q what else is. The halves that add most
+    are looked at first; when the samples are spent, features of one cluster share equally. The
+    values sum to `score - base value`. `values` have the input's shape, without channels for
+    pictures and series (`[B, H, W]`, `[B, T]`).
+
+    The shap package chooses the coalitions; hiding features and the model run compiled.
+
+    Args:
+        samples: How many coalitions are looked at (up to 15 more, which share a batch with the
+            last).
+        clustering: The hierarchy, as SciPy's and shap's functions return it, `[M - 1, 4]` for M
+            features, such as `shap.utils.hclust(rows, y)`. By default that of a table's columns
+            comes from the correlations in the background (where it has 3 rows or more, and no
+            groups are given); all else is halved along its longest side, again and again.
+        features: As in `FeatureAblation`; by default columns, tokens, and single places of
+            pictures, series and volumes.
+        groups: As in `FeatureAblation`.
+        baseline: As in `FeatureAblation`.
+        background: As in `FeatureAblation`.
+
+    Raises:
+        ImportError: The shap package is not installed.
+
+    Reference:
+        - [Lundberg and Lee, 2017](https://arxiv.org/abs/1705.07874); Owen, 1977: Values of games
+          with a priori unions.
+    """
+
+    samples: int = 500
+    clustering: Any = None
+
+    reduce: ClassVar[Reduction] = Each()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.count("samples", self.samples)
+
+    @property
+    def takes_classes(self) -> bool:
+        return False  # which coalitions are looked at depends on the class
+
+    def default_features(self, x: np.ndarray, are_tokens: bool) -> Features:
+        kind = kind_of(x.shape, are_tokens=are_tokens)
+        return {"table": Columns(), "tokens": Tokens()}.get(kind, Pixels())
+
+    def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
+        shape = np.shape(self.clustering)
+        if self.clustering is not None and shape != (count - 1, 4):
+            raise ValueError(
+                f"Expected a clustering of {count} features, of shape {(count - 1, 4)}. "
+                f"Received: clustering of shape {shape}."
+            )
+        return {"present": np.ones((1, max(1, count)), bool)}
+
+    def shares(self, x: Any, facts: dict[str, Any], seed: int) -> list[Share]:
+        def most(passes: np.ndarray) -> np.ndarray:
+            return np.broadcast_to(passes[:1], (self.samples * len(passes), *passes.shape[1:]))
+
+        return [
+            Share(share.rows, tree.map_structure(most, share.passes), share.own)
+            for share in super().shares(x, facts, seed)
+        ]
+
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        labels = own_labels(pass_)
+        visible = [looked_up(pass_["present"], labels[str(i)]) for i in range(len(labels))]
+        return self.hidden_scores(probe, target, pass_, visible)
+
+    def search(
+        self, x: Any, share: Share, reduced: Callable[[dict[str, Any]], Any]
+    ) -> dict[str, Any]:
+        def scores(present: np.ndarray) -> np.ndarray:
+            found = reduced(self._against_background({"present": present}))
+            return found.astype(np.float64).reshape(len(present), -1).mean(axis=1)
+
+        labels = [share.own["labels"][str(i)][0] for i in range(len(tree.flatten(x)))]
+        count = share.passes["present"].shape[1]
+        if count == 1:
+            base, whole = scores(np.array([[False], [True]]))
+            values = np.array([whole - base])
+        else:
+            values, base = self._owen(scores, self._hierarchy(x, labels, count))
+        return {"values": values[None], "base_values": np.array([base])}
+
+    def _owen(self, scores: Callable, clustering: np.ndarray) -> tuple[np.ndarray, float]:
+        explainer = shap().explainers.PartitionExplainer(scores, _Coalition(clustering))
+        options = {"max_evals": self.samples, "batch_size": _AT_ONCE, "silent": True}
+        with backend.seeded_numpy(0):  # it orders what is equal at random
+            found = explainer(np.ones((1, len(clustering) + 1)), **options)
+        return found.values[0], found.base_values[0]
+
+    def _hierarchy(self, x: Any, labels: list[np.ndarray], count: int) -> np.ndarray:
+        if self.clustering is not None:
+            return np.asarray(self.clustering, np.float64)
+        if self._has_correlations(x, labels):
+            rows = np.asarray(tree.flatten(self.background)[0], np.float64)
+            with backend.seeded_numpy(0):
+                return shap().utils.hclust(rows, metric="correlation")
+        positions = _positions(labels, count)
+        return _halved(positions.tobytes(), positions.shape)
+
+    def _has_correlations(self, x: Any, labels: list[np.ndarray]) -> bool:
+        if self.background is None or backgrounds.size(self.background) < 3:
+            return False
+        leaf = tree.flatten(x)[0]
+        alone = len(labels) == 1 and leaf.ndim == 2 and leaf.dtype.kind == "f"
+        return alone and np.array_equal(labels[0], np.arange(leaf.shape[1]))
+
+    def afterwards(self, x: Any, result: dict[str, Any], share: Share) -> dict[str, Any]:
+        super().afterwards(x, result, share)
+        values, labels = result["values"], share.own["labels"]
+        leaves = [placed(values[:, None], labels[str(i)]) for i in range(len(labels))]
+        placed_values = tree.pack_sequence_as(x, leaves)  # [1, 1, ...]
+        made = {"values": placed_values, **self.feature_maps(x, placed_values, share)}
+        base = result["base_values"]
+        delta = values.sum(axis=1) - (result["scores"].astype(np.float64) - base)
+        return {
+            **tree.map_structure(lambda leaf: leaf[:, 0], made),
+            "base_values": base.astype(np.float32),
+            "convergence_delta": delta.astype(np.float32),
+        }
+
+
+class _Coalition:
+    """A masker of shap that leaves the hiding to the model: it hands on what is present."""
+
+    immutable_outputs = True
+
+    def __init__(self, clustering: np.ndarray) -> None:
+        self.clustering = clustering
+        self.shape = (1, len(clustering) + 1)
+
+    def __call__(self, present: np.ndarray, x: np.ndarray) -> tuple[np.ndarray]:
+        return (present[None],)
+
+
+def _positions(labels: list[np.ndarray], count: int) -> np.ndarray:
+    """The mean position of each feature, `[M, axes]`; those of another input are far away."""
+    positions = np.zeros((count, 2 + max(numbers.ndim for numbers in labels)))
+    for i, numbers in enumerate(labels):
+        there = numbers >= 0
+        sizes = np.maximum(np.bincount(numbers[there], minlength=count), 1)
+        for axis, at in enumerate(np.nonzero(there), start=1):
+            positions[:, axis] += np.bincount(numbers[there], at, minlength=count) / sizes
+        positions[np.unique(numbers[there]), 0] = 1e9 * i
+    positions[:, -1] = 1e-6 * np.arange(count) / count  # tells apart what is at the same place
+    return positions
+
+
+@functools.lru_cache(maxsize=16)
+def _halved(data: bytes, shape: tuple[int, int]) -> np.ndarray:
+    """A hierarchy `[M - 1, 4]` of points: each cluster is halved along its longest side.
+
+    Args:
+        data: The points' coordinates, float64, no two points alike.
+        shape: `[M, axes]`.
+    """
+    points = np.frombuffer(data, np.float64).reshape(shape)
+    levels = [np.zeros(len(points), np.intp)]  # the cluster of each point, from the top down
+    while levels[-1].max() < len(points) - 1:
+        levels.append(_finer(points, levels[-1]))
+    ids = np.argsort(levels[-1])  # of the clusters of a level; points first, from the bottom up
+    found, known = [], len(points)
+    for finer, cluster in zip(levels[:0:-1], levels[-2::-1], strict=True):
+        of = np.empty(len(ids), np.intp)
+        of[finer] = cluster
+        first = np.searchsorted(of, np.arange(of[-1] + 1))
+        parted = np.flatnonzero(np.bincount(of) == 2)
+        left, right = ids[first[parted]], ids[first[parted] + 1]
+        sizes = np.bincount(cluster)[parted]
+        found.append(np.stack([left, right, np.ones_like(sizes), sizes], axis=1))
+        ids = ids[first]
+        ids[parted] = known + np.arange(len(parted))
+        known += len(parted)
+    return np.concatenate(found).astype(np.float64)
+
+
+def _finer(points: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """The clusters of points after each is halved, numbered so that halves are neighbours."""
+    shape = cluster.max() + 1, points.shape[1]
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
+    np.minimum.at(low, cluster, points)
+    np.maximum.at(high, cluster, points)
+    longest = np.argmax(high - low, axis=1)
+    middle = (low + high)[np.arange(len(low)), longest] / 2
+    beyond = points[np.arange(len(points)), longest[cluster]] > middle[cluster]
+    return np.unique(2 * cluster + beyond, return_inverse=True)[1]
