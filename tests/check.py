@@ -30,14 +30,14 @@ HIDING = {
 }
 
 
-def coarse(x: Any) -> Any:
+def coarse(x: Any, cells: int = 2) -> Any:
     """A few features of each input; padding is no mask, without which averages are not defined."""
-    by_rank = {2: kx.features.Columns(), 3: kx.features.Windows(4)}
+    by_rank = {2: kx.features.Columns(), 3: kx.features.Windows(4 // cells)}
 
     def of(leaf: Any) -> kx.features.Features:
         if np.issubdtype(leaf.dtype, np.integer) and leaf.ndim == 2:
             return kx.features.Tokens(mask=3)
-        return by_rank.get(leaf.ndim, kx.features.Grid(2))
+        return by_rank.get(leaf.ndim, kx.features.Grid(cells))
 
     return tree.map_structure(of, x)
 
@@ -47,10 +47,13 @@ ARGUMENTS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
     **{
         name: lambda model, x: {"features": coarse(x)}
         for name in (
-            *("FeatureAblation", "LIME", "KernelSHAP", "ShapleySampling", "ExactShapley"),
+            *("FeatureAblation", "LIME", "ExactShapley"),
             *("PartitionSHAP", "SobolAttribution", "HSICAttribution"),
         )
     },
+    # Where no more than two features act together, all orders and their reverse agree.
+    "ShapleySampling": lambda model, x: {"features": coarse(x, cells=4)},
+    "KernelSHAP": lambda model, x: {"features": coarse(x), "samples": None},
     "RISE": lambda model, x: {"features": _tokens_alone(x)},
     "DeepSHAP": lambda model, x: {"background": tree.map_structure(lambda leaf: leaf[:3], x)},
     "GradientSHAP": lambda model, x: {"background": tree.map_structure(lambda leaf: leaf[:3], x)},
@@ -76,7 +79,7 @@ RANDOM = {
 # The classes whose values are one map `[B, H, W]` over the input, and not of its shape.
 MAPS = {
     *("CAM", "EigenCAM", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM"),
-    "XRAI",
+    *("AblationCAM", "ScoreCAM", "XRAI"),
 }
 # The classes whose values do not depend on the target.
 CLASSLESS = {"EigenCAM"}

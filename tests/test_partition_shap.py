@@ -339,6 +339,26 @@ def test_a_hierarchy_of_another_number_of_features_is_refused(table):
         explainer(table, X)
 
 
+def test_a_hierarchy_that_is_none_is_refused(table):
+    twice = CLUSTERING.copy()
+    twice[1, :2] = twice[0, :2]
+    with pytest.raises(ValueError, match="in each row two clusters made before"):
+        PartitionSHAP(clustering=twice)(table, X)
+
+
+def test_a_score_that_is_not_defined_where_features_are_hidden_is_refused():
+    x = keras.Input(SHAPE)
+    model = naive.randomize(keras.Model(x, layers.Dense(2)(ops.log(ops.abs(x)) * x)))
+    with pytest.raises(ValueError, match="Expected finite scores where features are hidden"):
+        PartitionSHAP(samples=20)(model, X, 1)
+
+
+def test_the_bar_counts_coalitions(table, capsys):
+    PartitionSHAP(samples=10)(table, X, 1, progress=True)
+    assert "PartitionSHAP" in (shown := capsys.readouterr().err)
+    assert "/30" in shown
+
+
 def test_without_the_shap_package_it_says_what_to_install(table, monkeypatch):
     monkeypatch.setitem(sys.modules, "shap", None)
     with pytest.raises(ImportError, match=r'pip install "keras-explanations\[shap\]"'):

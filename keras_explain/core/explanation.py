@@ -79,12 +79,12 @@ class Explanation:
     def to_shap(self, feature_names: Any = None, class_names: Any = None) -> Any:
         """A `shap.Explanation`, which `shap.plots` draws (`waterfall`, `beeswarm`, `text`, ...).
 
-        Values are float64. K targets are shap's outputs, an axis at the end. `base_values` are 0
-        where the method measures from none. Its values add up like these: what several places have
-        as one feature is one column of a table or series, named `"a + b"`, whose number is the mean
-        (of a table: the position of the largest, the category of one-hot columns); in pictures,
-        places share it equally. Maps `[B, H, W]` become `[B, H, W, 1]`, and pictures bytes, as
-        `plot` shows them; tokens become words.
+        Values are float64. K targets are shap's outputs, an axis at the end, named by class.
+        `base_values` are 0 where the method measures from none. The values of a method that is
+        additive still add up: several places that are one feature are one column of a table or
+        series, named `"a + b"`, whose number is their mean (of a table the position of the largest:
+        the category of one-hot columns), and share its value equally in pictures. Maps `[B, H, W]`
+        become `[B, H, W, 1]`, pictures bytes as `plot` shows them, and tokens words.
 
         Args:
             feature_names: A name for each column, or a dict of these by input.

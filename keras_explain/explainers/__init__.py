@@ -21,12 +21,22 @@ from keras_explain.explainers.integrated_gradients import (
 )
 from keras_explain.explainers.layers import InternalInfluence as InternalInfluence
 from keras_explain.explainers.layers import LayerConductance as LayerConductance
+from keras_explain.explainers.lime import LIME as LIME
 from keras_explain.explainers.lrp import LRP as LRP
 from keras_explain.explainers.lrp import DeepTaylor as DeepTaylor
+from keras_explain.explainers.meaningful import MeaningfulPerturbation as MeaningfulPerturbation
 from keras_explain.explainers.occlusion import Occlusion as Occlusion
+from keras_explain.explainers.partition_shap import PartitionSHAP as PartitionSHAP
 from keras_explain.explainers.rise import RISE as RISE
 from keras_explain.explainers.saliency import InputXGradient as InputXGradient
 from keras_explain.explainers.saliency import Saliency as Saliency
+from keras_explain.explainers.score_cams import AblationCAM as AblationCAM
+from keras_explain.explainers.score_cams import ScoreCAM as ScoreCAM
+from keras_explain.explainers.sensitivity import HSICAttribution as HSICAttribution
+from keras_explain.explainers.sensitivity import SobolAttribution as SobolAttribution
+from keras_explain.explainers.shapley import ExactShapley as ExactShapley
+from keras_explain.explainers.shapley import KernelSHAP as KernelSHAP
+from keras_explain.explainers.shapley import ShapleySampling as ShapleySampling
 from keras_explain.explainers.smooth import SmoothGrad as SmoothGrad
 from keras_explain.explainers.smooth import SquareGrad as SquareGrad
 from keras_explain.explainers.smooth import VarGrad as VarGrad

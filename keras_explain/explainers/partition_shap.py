@@ -33,7 +33,8 @@ class PartitionSHAP(Perturbation):
     values sum to `score - base value`. `values` have the input's shape, without channels for
     pictures and series (`[B, H, W]`, `[B, T]`).
 
-    The shap package chooses the coalitions; hiding features and the model run compiled.
+    The shap package chooses the coalitions; hiding features and the model run compiled. In a new
+    process it compiles its own functions first, for some seconds.
 
     Args:
         samples: How many coalitions are looked at (up to 15 more, which share a batch with the
@@ -74,13 +75,25 @@ class PartitionSHAP(Perturbation):
         return {"table": Columns(), "tokens": Tokens()}.get(kind, Pixels())
 
     def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
-        shape = np.shape(self.clustering)
-        if self.clustering is not None and shape != (count - 1, 4):
+        if self.clustering is not None:
+            self._check_clustering(count)
+        return {"present": np.ones((1, max(1, count)), bool)}
+
+    def _check_clustering(self, count: int) -> None:
+        from scipy.cluster.hierarchy import is_valid_linkage
+
+        clustering = np.asarray(self.clustering, np.float64)
+        if clustering.shape != (count - 1, 4):
             raise ValueError(
                 f"Expected a clustering of {count} features, of shape {(count - 1, 4)}. "
-                f"Received: clustering of shape {shape}."
+                f"Received: clustering of shape {clustering.shape}."
             )
-        return {"present": np.ones((1, max(1, count)), bool)}
+        if count > 1 and not is_valid_linkage(clustering):
+            raise ValueError(
+                "Expected a clustering as `scipy.cluster.hierarchy.linkage` returns it: in each "
+                "row two clusters made before, their distance, and how many features they are. "
+                f"Received: {clustering.tolist()}."
+            )
 
     def shares(self, x: Any, facts: dict[str, Any], seed: int) -> list[Share]:
         def most(passes: np.ndarray) -> np.ndarray:
