@@ -26,13 +26,13 @@ from keras_explain import backend
 HIDING = {
     *("FeatureAblation", "Occlusion", "RISE", "LIME", "KernelSHAP", "ShapleySampling"),
     *("ExactShapley", "PartitionSHAP", "SobolAttribution", "HSICAttribution"),
-    "MeaningfulPerturbation",
+    *("MeaningfulPerturbation", "ExtremalPerturbation"),
 }
 
 
 def coarse(x: Any, cells: int = 2) -> Any:
     """A few features of each input; padding is no mask, without which averages are not defined."""
-    by_rank = {2: kx.features.Columns(), 3: kx.features.Windows(4 // cells)}
+    by_rank = {2: kx.features.Columns(), 3: kx.features.Windows(2 if cells == 2 else 1)}
 
     def of(leaf: Any) -> kx.features.Features:
         if np.issubdtype(leaf.dtype, np.integer) and leaf.ndim == 2:
@@ -52,7 +52,7 @@ ARGUMENTS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
         )
     },
     # Where no more than two features act together, all orders and their reverse agree.
-    "ShapleySampling": lambda model, x: {"features": coarse(x, cells=4)},
+    "ShapleySampling": lambda model, x: {"features": coarse(x, cells=8)},
     "KernelSHAP": lambda model, x: {"features": coarse(x), "samples": None},
     "RISE": lambda model, x: {"features": _tokens_alone(x)},
     "DeepSHAP": lambda model, x: {"background": tree.map_structure(lambda leaf: leaf[:3], x)},

@@ -7,6 +7,7 @@ import sys
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # shap would compile for many seconds
 
 import keras
 import pytest

@@ -149,8 +149,10 @@ class Noise(Baseline, kw_only=False):
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         around = Blur(self.sigma)
-        mean = around(x, row)
-        deviation = ops.sqrt(ops.maximum(around(ops.square(x - mean), row), 0.0))
+        middle = Mean()(x, row)  # so that no digits are lost in the difference of squares
+        mean = around(x - middle, row)
+        variance = around(ops.square(x - middle), row) - ops.square(mean)
+        mean, deviation = mean + middle, ops.sqrt(ops.maximum(variance, 0.0))
         keys = ops.add(ops.zeros_like(ops.stack([row, row], axis=1)), [self.seed, 104729])
         return mean + deviation * backend.random_normal(keys, tuple(x.shape[1:]))
 

@@ -209,8 +209,7 @@ class Coalitions(Perturbation, abc.ABC):
         return {"present": self.coalitions(max(1, count), seed)}
 
     def step(self, probe: Probe, x: Nest, target: Tensor, pass_: dict[str, Tensor]) -> Tensor:
-        labels = pass_["labels"]
-        visible = [_seen(pass_, labels[str(i)]) for i in range(len(labels))]
+        visible = [seen(pass_, str(i)) for i in range(len(pass_["labels"]))]
         return self.hidden_scores(probe, target, pass_, visible)
 
     def afterwards(self, x: Nest, result: dict[str, Any], share: Share) -> dict[str, Any]:
@@ -267,14 +266,17 @@ def looked_up(present: Tensor, labels: Tensor) -> Tensor:
     return ops.take(ops.reshape(present, (-1,)), position, axis=0)
 
 
-def _seen(pass_: dict[str, Tensor], labels: Tensor) -> Tensor:
-    """Which places are there, `[n, *places]`: `looked_up`, but once a pass where samples are alike.
+def seen(pass_: dict[str, Any], leaf: str) -> Tensor:
+    """Which places of a leaf are there, `[n, *places]`, by `pass_["present"]` `[n, M]`.
+
+    It is `looked_up`, but where all samples have the same features, once a pass.
 
     Args:
-        pass_: What `step` received, with `"present"` `[n, M]`, each pass for all samples in turn.
-        labels: The feature of each sample's places, `[samples, *places]`; -1 for none.
+        pass_: What `step` received.
+        leaf: The position of the leaf among the inputs.
     """
-    present, samples = pass_["present"], ops.shape(labels)[0]
+    present, labels = pass_["present"], pass_["labels"][leaf]
+    samples = ops.shape(labels)[0]
 
     def once() -> Tensor:
         passes = ops.reshape(present, (-1, samples, ops.shape(present)[1]))[:, 0]

@@ -369,13 +369,14 @@ class Probe:
         self, point: Nest, more: dict[tuple[str, int], list[Tensor]] | None = None
     ) -> Outputs:
         """Runs the model at a point, with `more` outputs of calls replaced."""
-        replaced = dict(more or {})
+        more = more or {}
+        replaced: dict[tuple[str, int], list[Tensor]] = {}
         if self._sites.layer:
             flat = tree.flatten(point)
             each = len(flat) // len(self._sites.layer)
             for i, site in enumerate(self._sites.layer):
                 replaced[site.path, site.number] = flat[i * each : (i + 1) * each]
-            return self._run(self.inputs, replaced)
+            return self._run(self.inputs, replaced | more)
         leaves = []
         for x, leaf, sites in zip(
             tree.flatten(self.inputs), tree.flatten(point), self._sites.inputs, strict=True
@@ -385,7 +386,7 @@ class Probe:
             for site, part in zip(sites, parts, strict=False):
                 replaced[site.path, site.number] = [part]
             leaves.append(x if sites or x.dtype == "bool" else leaf)
-        return self._run(tree.pack_sequence_as(self.inputs, leaves), replaced)
+        return self._run(tree.pack_sequence_as(self.inputs, leaves), replaced | more)
 
     def _run(self, inputs: Nest, replaced: dict[tuple[str, int], list[Tensor]]) -> Outputs:
         calls: list[Call] = []

@@ -24,6 +24,7 @@ from keras_explain.explainers.layers import LayerConductance as LayerConductance
 from keras_explain.explainers.lime import LIME as LIME
 from keras_explain.explainers.lrp import LRP as LRP
 from keras_explain.explainers.lrp import DeepTaylor as DeepTaylor
+from keras_explain.explainers.meaningful import ExtremalPerturbation as ExtremalPerturbation
 from keras_explain.explainers.meaningful import MeaningfulPerturbation as MeaningfulPerturbation
 from keras_explain.explainers.occlusion import Occlusion as Occlusion
 from keras_explain.explainers.partition_shap import PartitionSHAP as PartitionSHAP

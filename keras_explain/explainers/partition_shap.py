@@ -13,7 +13,7 @@ from keras_explain.core import checks
 from keras_explain.core.chunks import Share
 from keras_explain.core.features import Columns, Features, Pixels, Tokens
 from keras_explain.core.kinds import kind_of
-from keras_explain.core.masking import Perturbation, looked_up, own_labels, placed
+from keras_explain.core.masking import Perturbation, placed, seen
 from keras_explain.core.optional import shap
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Each, Reduction
@@ -105,8 +105,7 @@ class PartitionSHAP(Perturbation):
         ]
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        labels = own_labels(pass_)
-        visible = [looked_up(pass_["present"], labels[str(i)]) for i in range(len(labels))]
+        visible = [seen(pass_, str(i)) for i in range(len(pass_["labels"]))]
         return self.hidden_scores(probe, target, pass_, visible)
 
     def search(

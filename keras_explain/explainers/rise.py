@@ -9,7 +9,7 @@ from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.features import Columns, Features, Tokens, places
 from keras_explain.core.kinds import kind_of
-from keras_explain.core.masking import Perturbation, looked_up, own_labels
+from keras_explain.core.masking import Perturbation, own_labels, seen
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Weighted
 
@@ -105,7 +105,7 @@ class RISE(Perturbation):
     def _visible(self, leaf: str, sides: tuple[int, ...], pass_: dict[str, Any]) -> Any:
         """How much of each place of a leaf is seen, `[n, *sides]`."""
         if leaf in pass_["labels"]:
-            return looked_up(pass_["present"], own_labels(pass_)[leaf])
+            return seen(pass_, leaf)
         return self._interpolated(pass_["cells"][leaf], pass_["offset"][leaf], sides)
 
     def _cells(self, side: int) -> int:
