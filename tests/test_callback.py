@@ -72,9 +72,9 @@ class Fake:
         self.values, self.scores, self.extras = values, scores, extras
         self.calls = []
 
-    def __call__(self, model, x, target=None, *, batch_size=None, seed=0):
+    def __call__(self, model, x, target=None, **options):
         call = len(self.calls)
-        self.calls.append({"x": x, "target": target, "batch_size": batch_size, "seed": seed})
+        self.calls.append({"x": x, "target": target, **options})
         rows = len(keras.tree.flatten(x)[0])
         scores = np.ones(rows) if self.scores is None else self.scores(call, x)
         return Explanation(
@@ -94,8 +94,8 @@ class Failing(Fake):
         super().__init__()
         self.at = at
 
-    def __call__(self, model, x, target=None, *, batch_size=None, seed=0):
-        explanation = super().__call__(model, x, target, batch_size=batch_size, seed=seed)
+    def __call__(self, model, x, target=None, **options):
+        explanation = super().__call__(model, x, target, **options)
         if len(self.calls) - 1 in self.at:
             raise ZeroDivisionError(f"call {len(self.calls) - 1}")
         return explanation
@@ -715,7 +715,7 @@ class TestTargets:
 
     def test_other_arguments_are_handed_on(self):
         call = self.calls(batch_size=3, seed=5)
-        assert (call["batch_size"], call["seed"]) == (3, 5)
+        assert (call["batch_size"], call["seed"], call["progress"]) == (3, 5, False)
 
     def test_a_binary_head_explains_the_label(self):
         memory, model, (x, _) = Memory(), classifier(1, "sigmoid"), data(4)

@@ -204,6 +204,7 @@ def test_booleans_are_explained_as_numbers():
     check.assert_same(explanation, kx.Saliency()(model, x.astype("float32")), exactly=True)
 
 
+@pytest.mark.filterwarnings("ignore:.* is zero everywhere for some samples")
 def test_read_only_arrays_are_taken():
     case = models.get("tabular")
     x = case.x.copy()
