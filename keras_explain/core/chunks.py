@@ -106,7 +106,7 @@ class _Work:
 
     def __init__(self, explainer: "Explainer", forward: Forward, batch_size: int | None) -> None:
         self.explainer, self.forward = explainer, forward
-        self.size = forward.batch_size(batch_size)
+        self.size = forward.batch_size(batch_size, scores_alone=explainer.takes_classes)
         self.arrays = backend.to_tensors(explainer.arrays()) + forward.target_arrays
 
     def shares(self, seed: int) -> list[Share]:
@@ -308,11 +308,11 @@ class _Work:
         ) -> Any:
             n = ops.shape(rows)[0]
             p = ops.shape(tree.flatten(passes)[0])[0]
-            sample = _tile(ops.arange(n), p)
-            x, rows, index = tree.map_structure(lambda t: _tile(t, p), (x, rows, index))
             pass_ = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), passes)
+            if own:
+                pass_ |= {"inputs": x, "once": passes, "sample": _tile(ops.arange(n), p), **own}
+            x, rows, index = tree.map_structure(lambda t: _tile(t, p), (x, rows, index))
             probe = probe_of(x, rows)
-            pass_ |= {"sample": sample, **own} if own else {}
             values = explainer.step(probe, probe.point(x), index, pass_)
             values = tree.map_structure(
                 lambda v: ops.reshape(v, (p, n, *ops.shape(v)[1:])), values

@@ -442,11 +442,14 @@ def places(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in spatial_axes(len(shape)))
 
 
-def over_channels(array: Any, rank: int) -> Any:
-    """An array `[n, *places]` with the axis that lets it meet an input of that rank."""
-    if len(array.shape) == rank:
+def over_channels(array: Any, rank: int, lead: int = 1) -> Any:
+    """An array `[..., *places]` of `lead` axes before the places with one for the channels.
+
+    With it, the array meets an input of that rank. One that has the channels stays as it is.
+    """
+    if len(array.shape) - lead == rank - 1:
         return array
-    axis = 1 if spatial_axes(rank)[0] == 2 else -1
+    axis = lead if spatial_axes(rank)[0] == 2 else -1
     return keras.ops.expand_dims(array, axis)
 
 

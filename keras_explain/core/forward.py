@@ -49,12 +49,16 @@ def groups(rows: int, size: int) -> Iterator[slice]:
     return (slice(a, b) for a, b in itertools.pairwise(edges))
 
 
-def default_batch_size(x: Nest) -> int:
-    """The power of two nearest `2**21 / elements per row`, within 8..256; 4096 for tables."""
+def default_batch_size(x: Nest, *, scores_alone: bool = False) -> int:
+    """The power of two nearest `2**21 / elements per row`, within 8..256.
+
+    For tables it may be 4096, or without gradients, which keep what layers give, 16384.
+    """
     leaves = tree.flatten(x)
     is_table = all(leaf.ndim == 2 and leaf.dtype.kind == "f" for leaf in leaves)
     elements = sum(max(1, leaf[0].size) for leaf in leaves)
-    return 2 ** min(12 if is_table else 8, max(3, round(math.log2(2**21 / elements))))
+    largest = (14 if scores_alone else 12) if is_table else 8
+    return 2 ** min(largest, max(3, round(math.log2(2**21 / elements))))
 
 
 class Forward:
@@ -81,10 +85,10 @@ class Forward:
         self._integer = [leaf.dtype.kind != "f" for leaf in leaves]
         self.specs = specs(self._numbers(tree.map_structure(lambda leaf: leaf[:1], x)))
 
-    def batch_size(self, asked: int | None) -> int:
+    def batch_size(self, asked: int | None, *, scores_alone: bool = False) -> int:
         """How many rows go through the model at once: `asked`, or what suits the input's size."""
         if asked is None:
-            asked = default_batch_size(self.x)
+            asked = default_batch_size(self.x, scores_alone=scores_alone)
         if not isinstance(asked, (int, np.integer)) or isinstance(asked, bool) or asked < 1:
             raise ValueError(f"Expected a batch_size of 1 or more. Received: {asked}.")
         return min(asked, self.opened.fixed_batch or asked)

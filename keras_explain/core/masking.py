@@ -151,7 +151,7 @@ class Perturbation(Explainer, abc.ABC):
         return tree.pack_sequence_as(probe.inputs, leaves)
 
     def hidden_scores(
-        self, probe: Probe, target: Tensor, pass_: dict[str, Tensor], visible: list[Tensor]
+        self, probe: Probe, target: Tensor, pass_: dict[str, Any], visible: list[Tensor]
     ) -> Tensor:
         """The scores `[n, K]` of the inputs where only a part is visible.
 
@@ -160,12 +160,21 @@ class Perturbation(Explainer, abc.ABC):
             target: Ints `[n, K]`.
             pass_: What `step` received.
             visible: For each leaf of the input how much of each place is seen, booleans or shares
-                in [0, 1], `[n, *places]`.
+                in [0, 1], `[passes, samples, *places]`, where either axis may be 1.
         """
-        fill = tree.flatten(self.fill_of(probe, pass_))
+        inputs = tree.flatten(pass_["inputs"])
+        if self.background is None:
+            fill = [leaf[None] for leaf in pass_["fill"]]
+        else:
+            position = pass_["once"]["reference"]
+            rows = backgrounds.rows(self.background, pass_["inputs"], position)
+            fill = [leaf[:, None] for leaf in tree.flatten(rows)]
         leaves = [
-            _mixed(x, f, cuts.over_channels(v, len(x.shape)))
-            for x, f, v in zip(tree.flatten(probe.inputs), fill, visible, strict=True)
+            ops.reshape(
+                _mixed(x[None], f, cuts.over_channels(v, len(x.shape), lead=2)),
+                (-1, *x.shape[1:]),
+            )
+            for x, f, v in zip(inputs, fill, visible, strict=True)
         ]
         return probe.score_inputs(tree.pack_sequence_as(probe.inputs, leaves), target)
 
@@ -251,6 +260,12 @@ def own_labels(pass_: dict[str, Any]) -> dict[str, Tensor]:
     return {i: ops.take(labels, sample, axis=0) for i, labels in pass_["labels"].items()}
 
 
+def for_rows(array: Tensor, pass_: dict[str, Any]) -> Tensor:
+    """What is of passes and samples, `[passes, samples, ...]` (either axis may be 1), of rows."""
+    counts = [ops.shape(tree.flatten(pass_[name])[0])[0] for name in ("once", "inputs")]
+    return ops.reshape(ops.broadcast_to(array, (*counts, *array.shape[2:])), (-1, *array.shape[2:]))
+
+
 def looked_up(present: Tensor, labels: Tensor) -> Tensor:
     """Whether the feature of each place is present, `[n, *places]`; what is of none is there.
 
@@ -267,27 +282,28 @@ def looked_up(present: Tensor, labels: Tensor) -> Tensor:
 
 
 def seen(pass_: dict[str, Any], leaf: str) -> Tensor:
-    """Which places of a leaf are there, `[n, *places]`, by `pass_["present"]` `[n, M]`.
+    """Which places of a leaf are there, by `pass_["present"]`: `[passes, samples, *places]`.
 
-    It is `looked_up`, but where all samples have the same features, once a pass.
+    Where all samples have the same features, the axis of the samples is 1.
 
     Args:
         pass_: What `step` received.
         leaf: The position of the leaf among the inputs.
     """
-    present, labels = pass_["present"], pass_["labels"][leaf]
-    samples = ops.shape(labels)[0]
+    labels = pass_["labels"][leaf]
+    places = tuple(labels.shape[1:])
 
     def once() -> Tensor:
-        passes = ops.reshape(present, (-1, samples, ops.shape(present)[1]))[:, 0]
-        always = ops.ones_like(passes[:, :1])
-        by_feature = ops.transpose(ops.concatenate([always, passes], axis=1))
+        present = pass_["once"]["present"]
+        by_feature = ops.transpose(
+            ops.concatenate([ops.ones_like(present[:, :1]), present], axis=1)
+        )
         found = ops.take(by_feature, ops.reshape(labels[0], (-1,)) + 1, axis=0)
-        found = ops.reshape(ops.transpose(found), (-1, *labels.shape[1:]))
-        return ops.repeat(found, samples, axis=0)
+        return ops.reshape(ops.transpose(found), (-1, 1, *places))
 
     def each() -> Tensor:
-        return looked_up(present, ops.take(labels, pass_["sample"], axis=0))
+        found = looked_up(pass_["present"], ops.take(labels, pass_["sample"], axis=0))
+        return ops.reshape(found, (-1, ops.shape(labels)[0], *places))
 
     return ops.cond(ops.all(labels == labels[:1]), once, each)
 

@@ -10,7 +10,7 @@ from keras import ops, tree
 from keras_explain.core import checks
 from keras_explain.core.features import Features, Tokens, per_axis, places
 from keras_explain.core.kinds import kind_of
-from keras_explain.core.masking import Perturbation, own_labels
+from keras_explain.core.masking import Perturbation, for_rows
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Weighted
 
@@ -74,21 +74,19 @@ class Occlusion(Perturbation):
         return {"window": np.array([w + [0] * (width - len(w)) for w in windows], np.int32)}
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        labels, window = own_labels(pass_), pass_["window"]
-        covered = []
+        labels, window = pass_["labels"], pass_["once"]["window"]
+        covered = []  # [passes, samples or 1, *places]
         for i, leaf in enumerate(tree.flatten(probe.inputs)):
             if str(i) in labels:
-                inside = _inside(labels[str(i)], window[:, 1], self._along_features()[0][0])
+                inside = _inside(labels[str(i)][None], window[:, 1], self._along_features()[0][0])
             else:
                 lengths = self._along_axes((None, *leaf.shape[1:]))[0]
-                inside = _box(places(leaf.shape), window[:, 1:], lengths)
+                inside = _box(places(leaf.shape), window[:, 1:], lengths)[:, None]
             mine = ops.equal(window[:, 0], _FEATURES if str(i) in labels else i)
             covered.append(inside & ops.reshape(mine, (-1,) + (1,) * (len(inside.shape) - 1)))
-        visible = [ops.logical_not(c) for c in covered]
-        lost = ops.take(pass_["score"], pass_["sample"], axis=0) - self.hidden_scores(
-            probe, target, pass_, visible
-        )
-        return {"weight": [ops.cast(c, "float32") for c in covered], "score": lost}
+        score = self.hidden_scores(probe, target, pass_, [ops.logical_not(c) for c in covered])
+        lost = ops.take(pass_["score"], pass_["sample"], axis=0) - score
+        return {"weight": [for_rows(ops.cast(c, "float32"), pass_) for c in covered], "score": lost}
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
         leaves = [

@@ -9,7 +9,7 @@ from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.features import Columns, Features, Tokens, places
 from keras_explain.core.kinds import kind_of
-from keras_explain.core.masking import Perturbation, own_labels, seen
+from keras_explain.core.masking import Perturbation, for_rows, seen
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Weighted
 
@@ -83,11 +83,11 @@ class RISE(Perturbation):
         change = self.hidden_scores(probe, target, pass_, visible) - ops.take(
             pass_["score"], pass_["sample"], axis=0
         )  # of a constant model exactly 0
-        labels = own_labels(pass_)
+        labels = pass_["labels"]
         weight = [
-            ops.cast(v & (labels[str(i)] >= 0) if str(i) in labels else v, "float32")
-            for i, v in enumerate(visible)
+            v & (labels[str(i)] >= 0) if str(i) in labels else v for i, v in enumerate(visible)
         ]
+        weight = [for_rows(ops.cast(w, "float32"), pass_) for w in weight]
         return {"weight": weight, "score": change}
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
@@ -103,10 +103,11 @@ class RISE(Perturbation):
         return tree.pack_sequence_as(probe.inputs, leaves)
 
     def _visible(self, leaf: str, sides: tuple[int, ...], pass_: dict[str, Any]) -> Any:
-        """How much of each place of a leaf is seen, `[n, *sides]`."""
+        """How much of each place of a leaf is seen, `[passes, samples, *sides]`."""
         if leaf in pass_["labels"]:
             return seen(pass_, leaf)
-        return self._interpolated(pass_["cells"][leaf], pass_["offset"][leaf], sides)
+        once = pass_["once"]
+        return self._interpolated(once["cells"][leaf], once["offset"][leaf], sides)[:, None]
 
     def _cells(self, side: int) -> int:
         return min(self.cells, side)
