@@ -86,7 +86,9 @@ def xplique_occlusion(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
 
     patch, stride = WINDOWS[x.shape[1]]
     size = default_batch_size(x)
-    return _xplique(Occlusion(model, size, patch, stride), model, x, y)
+    return _xplique(
+        Occlusion(model, batch_size=size, patch_size=patch, patch_stride=stride), model, x, y
+    )
 
 
 def xplique_lime(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
@@ -147,7 +149,6 @@ def lime(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
             num_samples=MASKS,
             batch_size=default_batch_size(x),
             segmentation_fn=lambda _, labels=labels: labels,
-            progress_bar=False,
         )
         for picture, labels, c in zip(x, cut, y, strict=True)
     ]
