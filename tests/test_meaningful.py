@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_explain as kx
 from keras_explain import backend
@@ -57,7 +57,7 @@ def learned(cls, net, x, target, parts, *, fill=0.0, cells=None, shifts=None, **
     fill = np.broadcast_to(fill, x.shape).astype(np.float64)
     base = net.score(fill[None], [target])[0]
     gain = abs(net.score(x[None], [target])[0] - base)
-    numbers = np.full(len(parts), 0.0 if extremal else 1.0)
+    numbers = np.full(len(parts), 0.0 if extremal else 0.01)
     first, second, late = 0 * numbers, 0 * numbers, []
     for i in range(steps):
         mask = naive.sigmoid(numbers) if extremal else numbers
@@ -243,6 +243,15 @@ def test_a_constant_model_has_zeros(cls, shape):
     with pytest.warns(UserWarning, match="zero everywhere"):
         explanation = cls(steps=4)(constant(shape), naive.inputs(shape), 1)
     assert not explanation.values.any()
+
+
+def test_a_saturated_model_is_no_obstacle():
+    """Where all is seen, the score has no slope."""
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, 5 * ops.tanh(2 * (inputs[:, :1] + inputs[:, 1:2])))
+    explanation = MeaningfulPerturbation()(model, np.ones((1, 6), "float32"))
+    np.testing.assert_allclose(explanation.values[0], [1, 1, 0, 0, 0, 0], atol=0.05)
+    assert explanation.extras["masked_scores"] < 0.5
 
 
 def test_where_the_fill_scores_higher_nothing_need_be_hidden(patch):

@@ -112,8 +112,8 @@ class TestLines:
             np.testing.assert_allclose(
                 colours, colours_of(sign * values[0, :, 0], limit), atol=1e-6
             )
-        assert [t for t in texts_of(figure) if t.startswith("class")] == [
-            f"class {i}" for i in range(4)
+        assert [t for t in texts_of(figure) if "class" in t] == [
+            f"sample {i // 2} · class {i}" for i in range(4)
         ]
 
 

@@ -209,3 +209,80 @@ def test_what_stops_gradients_has_a_reference_too():
     explanation = kx.DeepLIFT(baseline=0.3)(model, models.numbers(4))
     assert np.abs(explanation.extras["convergence_delta"]).max() < 1e-6
     assert np.abs(explanation.values).max() > 0.01
+
+
+def test_category_0_is_no_padding():
+    """Codes of categories that enter an Embedding are no text."""
+    kind, age = keras.Input((1,), dtype="int32", name="kind"), keras.Input((1,), name="age")
+    h = layers.Concatenate()([layers.Flatten()(layers.Embedding(5, 3)(kind)), age])
+    model = models.made({"kind": kind, "age": age}, layers.Dense(1)(layers.Dense(8, "tanh")(h)))
+    rng = np.random.default_rng(0)
+    rows = {"kind": rng.integers(0, 5, (20, 1)), "age": rng.normal(size=(20, 1)).astype("float32")}
+    x = {"kind": np.array([[0], [1]]), "age": np.array([[0.5], [0.5]], "float32")}
+
+    def mean(kind, age):
+        batch = {"kind": np.broadcast_to(kind, (20, 1)), "age": np.broadcast_to(age, (20, 1))}
+        return float(np.mean(model.predict(batch, verbose=0), dtype=np.float64))
+
+    found = kx.ExactShapley(background=rows)(model, x)
+    for i in range(2):
+        kind, age = x["kind"][i], x["age"][i]
+        none, whole = mean(rows["kind"], rows["age"]), mean(kind, age)
+        alone = mean(kind, rows["age"]) - none
+        last = whole - mean(rows["kind"], age)
+        np.testing.assert_allclose(found.values["kind"][i], (alone + last) / 2, atol=1e-5)
+        np.testing.assert_allclose(found.extras["base_values"][i], none, atol=1e-5)
+
+
+def test_the_unit_of_a_binary_head_is_named_after_the_second_class():
+    model = table()
+    x = np.ones((2, 2), "float32")
+    explanation = kx.KernelSHAP()(model, x)
+    assert explanation.units == 1
+    words = [text.get_text() for text in explanation.plot(class_names=["no", "yes"]).texts]
+    words += [
+        t.get_text()
+        for axes in explanation.plot(class_names=["no", "yes"]).axes
+        for t in axes.texts
+    ]
+    assert "yes" in words
+    assert "no" not in words
+
+
+def test_texts_in_any_array(tmp_path):
+    vectorize = layers.TextVectorization(output_sequence_length=4)
+    vectorize.adapt(["good film", "bad film"])
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), layers.Embedding(6, 3)])
+    model = keras.Sequential([*model.layers, layers.Flatten(), layers.Dense(2)])
+    model.build((None, 4))
+    tokens = kx.features.Tokens(mask=1, tokenizer=vectorize)
+    explain = kx.FeatureAblation(features=tokens)
+    texts = ["good film", "bad"]
+    expected = explain(model, texts)
+    assert tokens == kx.features.Tokens(mask=1, tokenizer=vectorize)
+    for other in (np.array(texts), np.array(texts, object), ops.convert_to_tensor(texts)):
+        np.testing.assert_array_equal(explain(model, other).values, expected.values)
+    with pytest.raises(ValueError, match=r"list of texts. Received: one text"):
+        explain(model, texts[0])
+    expected.save(tmp_path / "text.npz")
+    loaded = kx.Explanation.load(tmp_path / "text.npz")
+    np.testing.assert_array_equal(loaded.extras["tokens"], expected.extras["tokens"])
+    assert loaded.units == 2
+    with pytest.raises(ValueError, match="Give their token ids"):
+        kx.callbacks.ExplanationLogger(explain, texts).set_model(model)
+
+
+def test_contradictions_are_refused():
+    rows = np.zeros((3, 2), "float32")
+    with pytest.raises(ValueError, match="`baseline` or `background`"):
+        kx.KernelSHAP(background=rows, baseline=3.0)
+    with pytest.raises(ValueError, match=r"one for each place: \[0, 0, 1\]"):
+        kx.KernelSHAP(groups=[[0], [1, 2]])(table(), rows)
+
+
+def test_features_may_be_named_for_some_inputs():
+    case = models.get("inputs_dict")
+    some = kx.FeatureAblation(features={"a": kx.features.Grid(2)})(case.model, case.x)
+    both = {"a": kx.features.Grid(2), "b": kx.features.Segments()}
+    every = kx.FeatureAblation(features=both)(case.model, case.x)
+    np.testing.assert_array_equal(some.values["b"], every.values["b"])

@@ -49,6 +49,11 @@ def read(x: Any, y: Any, max_samples: int, *, need_labels: bool = False) -> Samp
     Raises:
         ValueError: If there are no samples, the lengths differ, or `y` holds no classes.
     """
+    if any(map(_is_text, keras.tree.flatten(x))):
+        raise ValueError(
+            "Expected numbers as `x`. Received: texts. Give their token ids, as "
+            "`keras_explain.features.Tokens(tokenizer=...).ids(texts)` makes them."
+        )
     arrays = _is_nest_of_arrays(x)
     x, found, total = _from_arrays(x, max_samples) if arrays else _from_batches(x, max_samples)
     rows = len(keras.tree.flatten(x)[0])
@@ -85,6 +90,10 @@ def class_labels(y: Any) -> Labels:
         f"Received: shape {y.shape}, dtype {y.dtype}, beginning {str(y)[:60]!r}. "
         "Leave `y` out to explain what the model predicts, or say with `target=` what to explain."
     )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or getattr(getattr(value, "dtype", None), "kind", "") == "U"
 
 
 def _is_nest_of_arrays(x: Any) -> bool:

@@ -98,6 +98,7 @@ def run(
         "scores": result.pop("scores"),
         "target": target.replace(index=explained) if target.takes_index else target,
         "extras": result,
+        "units": work.units,
     }
 
 
@@ -106,6 +107,7 @@ class _Work:
 
     def __init__(self, explainer: "Explainer", forward: Forward, batch_size: int | None) -> None:
         self.explainer, self.forward = explainer, forward
+        self.units: int | None = None
         self.size = forward.batch_size(batch_size, scores_alone=explainer.takes_classes)
         self.arrays = backend.to_tensors(explainer.arrays()) + forward.target_arrays
 
@@ -145,11 +147,13 @@ class _Work:
         x, row, classes = self.forward.tensors(share.rows, index)
         if share.passes:
             scores, classes = self.forward.score(x, x, row, classes)
+            self.units = self.forward.units
             values = self._in_passes(x, row, classes, scores, share, advance)
             result = {"scores": scores, "index": classes, **values}
         else:
             whole = self._function("whole", self._whole)
             self.forward.check(classes, whole)
+            self.units = whole.facts["width"]
             result = whole.call(x, row, classes, self.arrays)
             classes = result["index"]
             advance(len(share.rows))

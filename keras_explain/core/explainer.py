@@ -216,9 +216,9 @@ class Explainer(Config, abc.ABC):
         cls, alone = type(self), ("shares", "prepare", "search", "afterwards")
         if any(getattr(cls, name) is not getattr(Explainer, name) for name in alone):
             raise ValueError(
-                "Expected an explainer that can be a step of another one, in the graph alone. "
-                f"Received: {cls.__name__}, which works on the whole input before or after it. "
-                "Explain with it by itself; one that has an argument `explainer` takes the other."
+                "Expected an explainer that can be a step of another one, as those by gradients "
+                f"can. Received: {cls.__name__}, part of whose work is not in the graph. Explain "
+                "with it by itself; where it has an argument `explainer`, put the other one there."
             )
         if not passes:
             return self.finish(probe, self.step(probe, x, target, {}), x)

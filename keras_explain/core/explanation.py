@@ -38,6 +38,7 @@ class Explanation:
         x: The input.
         explainer: The `Explainer`.
         extras: More arrays `[B, ...]` by name, such as `"convergence_delta"`.
+        units: The number of units of the explained output, where it is known; a binary head has 1.
     """
 
     values: Nest
@@ -46,6 +47,7 @@ class Explanation:
     x: Nest
     explainer: Explainer
     extras: dict[str, np.ndarray] = field(default_factory=dict)
+    units: int | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -82,9 +84,9 @@ class Explanation:
         Values are float64. K targets are shap's outputs, an axis at the end, named by class.
         `base_values` are 0 where the method measures from none. The values of a method that is
         additive still add up: several places that are one feature are one column of a table or
-        series, named `"a + b"`, whose number is their mean (of a table the position of the largest:
-        the category of one-hot columns), and share its value equally in pictures. Maps `[B, H, W]`
-        become `[B, H, W, 1]`, pictures bytes as `plot` shows them, and tokens words.
+        series, named `"a + b"`, whose number is their mean (of one-hot columns the position of the
+        1), and share its value equally in pictures. Maps `[B, H, W]` become `[B, H, W, 1]`,
+        pictures bytes as `plot` shows them, and tokens words.
 
         Args:
             feature_names: A name for each column, or a dict of these by input.
@@ -128,6 +130,7 @@ class Explanation:
             "values": _store("values", self.values, arrays),
             "x": _store("x", self.x, arrays),
             "extras": _store("extras", self.extras, arrays),
+            "units": self.units,
         }
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
         np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
@@ -153,6 +156,7 @@ class Explanation:
             x=_restore(header["x"], arrays),
             explainer=deserialize(_refiled(header["explainer"], arrays)),  # type: ignore[arg-type]
             extras=_restore(header["extras"], arrays),
+            units=header.get("units"),
         )
 
 

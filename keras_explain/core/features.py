@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.baselines import Baseline, Constant, spatial_axes
 from keras_explain.core.config import Config
@@ -248,7 +249,8 @@ class Tokens(Features, kw_only=False):
     Args:
         mask: The id that takes the place of a hidden token, such as that of `[MASK]` or `[UNK]`; by
             default the explainer's `baseline` does.
-        padding: The id that fills up short texts. It is never hidden, and its values are 0.
+        padding: The id that fills up short texts. It is never hidden, and its values are 0. None
+            where no id is padding, as of categories of a table.
         tokenizer: Turns texts into ids `[B, T]`: a built `keras.layers.TextVectorization`, or any
             function of a list of strings. With it, texts are passed as `x`; the explanation's `x`
             are their ids, and `extras["tokens"]` `[B, T]` the words.
@@ -257,7 +259,7 @@ class Tokens(Features, kw_only=False):
     """
 
     mask: int | None = None
-    padding: int = 0
+    padding: int | None = 0
     tokenizer: Any = None
     vocabulary: Any = None
     joins = False
@@ -281,7 +283,7 @@ class Tokens(Features, kw_only=False):
         return None if self.mask is None else Constant(float(self.mask))
 
     def numbered(self, x: np.ndarray) -> Labels:
-        there = x != self.padding
+        there = np.ones(x.shape, bool) if self.padding is None else x != self.padding
         return np.where(there, np.cumsum(there, axis=1) - 1, -1).astype(np.int32)
 
     def check(self, x: np.ndarray) -> None:
@@ -298,7 +300,8 @@ class Tokens(Features, kw_only=False):
             raise ValueError(
                 "Expected a tokenizer to explain texts: `Tokens(tokenizer=...)` with a "
                 "TextVectorization layer or a function of a list of strings to ids [B, T]. "
-                "Received: tokenizer=None."
+                "Received: tokenizer=None. Of a model that takes texts itself, explain the part "
+                "behind its TextVectorization, with that layer as tokenizer."
             )
         found = self.tokenizer(texts)
         ids = [] if found is None else [np.asarray(row).reshape(-1) for row in found]
@@ -308,7 +311,8 @@ class Tokens(Features, kw_only=False):
                 f"Expected a tokenizer that returns ids [B, T] for {len(texts)} texts. "
                 f"Received: {_brief(found)}."
             )
-        padded = [np.pad(row, (0, length - len(row)), constant_values=self.padding) for row in ids]
+        fill = self.padding or 0
+        padded = [np.pad(row, (0, length - len(row)), constant_values=fill) for row in ids]
         return np.stack(padded).astype(np.int32)
 
     def words(self, ids: np.ndarray) -> np.ndarray:
@@ -337,7 +341,13 @@ class LayerTokenizer:
 
     def __init__(self, layer: keras.Layer) -> None:
         self.layer = layer
-        self.__qualname__ = layer.name
+        self.__name__ = self.__qualname__ = layer.name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LayerTokenizer) and other.layer is self.layer
+
+    def __hash__(self) -> int:
+        return id(self.layer)
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         return keras.ops.convert_to_numpy(self.layer(keras.ops.convert_to_tensor(texts)))
@@ -350,10 +360,10 @@ class LayerTokenizer:
 # What a user gives
 
 
-def default(x: np.ndarray, are_tokens: bool) -> Features:
-    """The features of an input of which nothing is said."""
-    kind = kind_of(x.shape, are_tokens=are_tokens)
-    by_kind = {"table": Columns, "tokens": Tokens, "series": Windows, "picture": Segments}
+def default(x: np.ndarray) -> Features:
+    """The features of an input, other than token ids, of which nothing is said."""
+    by_kind = {"table": Columns, "series": Windows, "picture": Segments}
+    kind = kind_of(x.shape)
     return by_kind[kind]() if kind in by_kind else Grid(4)
 
 
@@ -371,7 +381,8 @@ def per_input(features: Any, groups: Any, x: Nest) -> list[Features | None]:
     leaves = tree.flatten(x)
     if groups is not None:
         nested = len(leaves) > 1 or isinstance(groups, dict)
-        return [Columns(part) for part in (_matched(groups, x) if nested else [groups])]
+        parts = _matched(groups, x) if nested else [groups]
+        return [None if part is None else Columns(part) for part in parts]
     parts = _matched(features, x) if isinstance(features, (dict, tuple, list)) else [features]
     for part in parts:
         if part is not None and not isinstance(part, Features):
@@ -385,9 +396,11 @@ def per_input(features: Any, groups: Any, x: Nest) -> list[Features | None]:
 
 def encoded(x: Any, features: Any) -> tuple[Nest, dict[str, np.ndarray]]:
     """An input with its texts as token ids, and the words, `{"tokens": [B, T]}`."""
+    if isinstance(x, str):
+        raise ValueError(f"Expected a list of texts. Received: one text. Explain `[{_brief(x)}]`.")
     if _are_texts(x):
         tokens = features if isinstance(features, Tokens) else Tokens()
-        ids = tokens.ids([str(text) for text in np.asarray(x).reshape(-1)])
+        ids = tokens.ids([_as_str(text) for text in backend.to_numpy(x).reshape(-1)])
         return ids, {"tokens": tokens.words(ids)}
     if isinstance(x, dict):
         keys = list(x)
@@ -415,13 +428,23 @@ def _part(features: Any, key: Any) -> Any:
 def _are_texts(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return bool(value) and all(isinstance(item, str) for item in value)
-    dtype = getattr(value, "dtype", None)
-    kind = getattr(dtype, "kind", "")
-    return kind == "U" or (kind == "O" and all(isinstance(item, str) for item in value.flat))
+    if not hasattr(value, "dtype"):
+        return False
+    if value.dtype == "string":  # of TensorFlow, and of pandas
+        return True
+    if getattr(value.dtype, "kind", "") not in ("U", "S", "O"):
+        return False
+    return all(isinstance(item, (str, bytes)) for item in np.asarray(value).flat)
+
+
+def _as_str(text: Any) -> str:
+    return text.decode() if isinstance(text, bytes) else str(text)
 
 
 def _matched(given: Any, x: Nest) -> list[Any]:
     """Of a nest of one part for each input, the parts in the order of the inputs."""
+    if isinstance(given, dict) and isinstance(x, dict) and set(given) <= set(x):
+        given = {key: given.get(key) for key in x}
     checks.same_names("features", given, x)
     parts = [given[key] for key in sorted(given)] if isinstance(given, dict) else list(given)
     if len(parts) != len(tree.flatten(x)):
@@ -490,11 +513,14 @@ def _for_each(labels: np.ndarray, x: np.ndarray) -> Labels:
 
 
 def _whole_numbers(value: Any, name: str) -> np.ndarray:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(None)
     if array.dtype.kind not in "iu":
         raise ValueError(
-            f"Expected `{name}` to be whole numbers. Received: {_brief(value)} of dtype "
-            f"{array.dtype}."
+            f"Expected `{name}` to be whole numbers, one for each place: [0, 0, 1] joins the first "
+            f"two. Received: {_brief(value)}."
         )
     return array
 

@@ -46,6 +46,14 @@ class Perturbation(Explainer, abc.ABC):
     def of_the_point(self) -> bool:
         return False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.background is not None and not self._hides_by_zero:
+            raise ValueError(
+                "Expected `baseline` or `background` to take the place of hidden features. "
+                f"Received: both, baseline={self.baseline!r}."
+            )
+
     def check(self, x: Nest) -> None:
         parts = cuts.per_input(self.features, self.groups, x)
         for part, leaf in zip(parts, tree.flatten(x), strict=True):
@@ -69,7 +77,16 @@ class Perturbation(Explainer, abc.ABC):
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> cuts.Features | None:
         """The features of an input of which the user said nothing."""
-        return cuts.default(x, are_tokens)
+        return self.default_tokens() if are_tokens else cuts.default(x)
+
+    def default_tokens(self) -> cuts.Tokens:
+        """Token ids may be codes of categories: id 0 is padding where hiding it changes nothing."""
+        by_zero = self.background is None and self._hides_by_zero
+        return cuts.Tokens(padding=0 if by_zero else None)
+
+    @property
+    def _hides_by_zero(self) -> bool:
+        return isinstance(self.baseline, (int, float)) and self.baseline == 0
 
     @abc.abstractmethod
     def perturbations(self, x: Nest, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
@@ -99,12 +116,15 @@ class Perturbation(Explainer, abc.ABC):
         return shares
 
     def afterwards(self, x: Nest, result: dict[str, Any], share: Share) -> dict[str, Any]:
-        if not all(np.isfinite(leaf).all() for leaf in tree.flatten(result["values"])):
+        leaves = [leaf.reshape(len(leaf), -1) for leaf in tree.flatten(result["values"])]
+        bad = ~np.all([np.isfinite(leaf).all(axis=1) for leaf in leaves], axis=0)
+        if bad.any():
             raise ValueError(
-                "Expected finite scores where features are hidden. Received: NaN or infinity: the "
-                "model is not defined there, as an average over no tokens is not. Choose another "
-                "`baseline`; for token ids a mask that is no padding, such as "
-                "`features=keras_explain.features.Tokens(mask=1)`."
+                "Expected finite scores where features are hidden. Received: NaN or infinity for "
+                f"sample {int(share.rows[bad.argmax()])}: the model is not defined there, as an "
+                "average over no tokens is not. Choose another `baseline`; for token ids a mask "
+                "that is no padding, such as `features=keras_explain.features.Tokens(mask=1)`; a "
+                "text must have a token."
             )
         return {}
 

@@ -9,7 +9,7 @@ from keras import ops, tree
 from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.chunks import Share
-from keras_explain.core.features import Columns, Features, Tokens, over_channels, places
+from keras_explain.core.features import Columns, Features, over_channels, places
 from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Perturbation, looked_up, own_labels
 from keras_explain.core.probe import Probe, resize
@@ -67,6 +67,10 @@ class _LearnedMask(Perturbation, abc.ABC):
     def importance(self, mask: Tensor) -> Tensor:
         """The values of features and cells, `[n, P]`, of the mask that was learned."""
 
+    def counts(self, gain: Tensor) -> Tensor:
+        """Whether a mask says anything, by how much higher the input's score is, `[n]`."""
+        return ops.not_equal(gain, 0)
+
     def bounded(self, numbers: Tensor) -> Tensor:
         """What is learned, back where it must stay after a step."""
         return numbers
@@ -77,7 +81,7 @@ class _LearnedMask(Perturbation, abc.ABC):
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
         if are_tokens:
-            return Tokens()
+            return self.default_tokens()
         return Columns() if kind_of(x.shape) == "table" else None
 
     def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
@@ -128,7 +132,7 @@ class _LearnedMask(Perturbation, abc.ABC):
         state = (numbers, (none, none), none, ops.zeros(()))
         _, _, total, count = ops.fori_loop(0, self.steps, go_on, state)
         mask = total / count
-        values = ops.where(gain[:, None] == 0, 0.0, self.importance(mask))
+        values = ops.where(self.counts(gain)[:, None], self.importance(mask), 0.0)
         return {"values": laid.values(values), "score": score_of(mask)}
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
@@ -155,8 +159,8 @@ class MeaningfulPerturbation(_LearnedMask):
     The mask m, in [0, 1], has a coarse grid of cells for pictures, series and volumes, interpolated
     linearly, and a number for each column of a table, each token of a text (whose embedding it
     hides) or each of the `features`. `dm` are differences between cells side by side. It is learned
-    by Adam from m = 1 on, and moved a little in each step, so that it does not fit single pixels;
-    m* is its mean over the second half of the steps.
+    by Adam from m = 0.01 on (at 1 a saturated model has no slope), and moved a little in each step,
+    so that it does not fit single pixels; m* is its mean over the second half of the steps.
 
     The paper takes a probability for s. Here it is any score, as a share of the way from the
     fill's, below which there is no more to hide, to the input's; so one setting serves all models.
@@ -183,11 +187,14 @@ class MeaningfulPerturbation(_LearnedMask):
         - [Fong and Vedaldi, 2017](https://arxiv.org/abs/1704.03296), section 4.3, equation 4
     """
 
-    start: ClassVar[float] = 1.0
+    start: ClassVar[float] = 0.01  # at 0, rounding would say on which side of the ReLU s is
     apart: ClassVar[bool] = True
 
     def mask_of(self, numbers: Tensor) -> Tensor:
         return numbers
+
+    def counts(self, gain: Tensor) -> Tensor:
+        return gain > 0
 
     def bounded(self, numbers: Tensor) -> Tensor:
         return ops.clip(numbers, 0.0, 1.0)

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain.core import checks
-from keras_explain.core.features import Features, Tokens, per_axis, places
+from keras_explain.core.features import Features, per_axis, places
 from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Perturbation, for_rows
 from keras_explain.core.probe import Probe
@@ -61,7 +61,7 @@ class Occlusion(Perturbation):
                 )
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
-        return Tokens() if are_tokens else None
+        return self.default_tokens() if are_tokens else None
 
     def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
         """Windows as ints: the input, or -1 for features, and the first place along each axis."""

@@ -11,7 +11,7 @@ from keras_explain import backend
 from keras_explain.core import background as backgrounds
 from keras_explain.core import checks
 from keras_explain.core.chunks import Share
-from keras_explain.core.features import Columns, Features, Pixels, Tokens
+from keras_explain.core.features import Columns, Features, Pixels
 from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Perturbation, placed, seen
 from keras_explain.core.optional import shap
@@ -71,8 +71,9 @@ class PartitionSHAP(Perturbation):
         return False  # which coalitions are looked at depends on the class
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features:
-        kind = kind_of(x.shape, are_tokens=are_tokens)
-        return {"table": Columns(), "tokens": Tokens()}.get(kind, Pixels())
+        if are_tokens:
+            return self.default_tokens()
+        return Columns() if kind_of(x.shape) == "table" else Pixels()
 
     def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
         if self.clustering is not None:

@@ -7,7 +7,7 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.features import Columns, Features, Tokens, places
+from keras_explain.core.features import Columns, Features, places
 from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Perturbation, for_rows, seen
 from keras_explain.core.probe import Probe
@@ -54,7 +54,7 @@ class RISE(Perturbation):
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
         if are_tokens:
-            return Tokens()
+            return self.default_tokens()
         return Columns() if kind_of(x.shape) == "table" else None
 
     def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:

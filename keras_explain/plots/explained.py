@@ -64,6 +64,20 @@ class Explained:
             (name, number(score)) for name, score in zip(self.classes, self.scores, strict=True)
         ]
 
+    def numbered_captions(self) -> list[Caption]:
+        """The same, with the sample where several samples have several targets each."""
+        if self.targets == 1 or len(self.scores) == self.targets:
+            return self.captions()
+        return [
+            (
+                f"sample {i // self.targets} \N{MIDDLE DOT} {name}".removesuffix(
+                    " \N{MIDDLE DOT} "
+                ),
+                score,
+            )
+            for i, (name, score) in enumerate(self.captions())
+        ]
+
     def pictures(self, to_image: ToImage) -> render.Pictures:
         """The inputs as pictures, each K times, `[n * K, H, W, 3]`."""
         return render.to_uint8(self.x, to_image).repeat(self.targets, axis=0)
@@ -149,7 +163,7 @@ def every_input(
     if not any(kinds):
         raise ValueError(_nothing_fits(explanation, kind))
     places = [place for place, of in enumerate(kinds) if of is not None]
-    classes = _classes(over.target, np.shape(over.scores), max_samples, class_names)
+    classes = _classes(over, max_samples, class_names)
     return [_one_input(over, place, kinds[place], max_samples, classes) for place in places]
 
 
@@ -291,12 +305,18 @@ def _advice(explanation: Explanation) -> str:
     return "`kind` says what an input is taken for."
 
 
-def _classes(
-    target: Any, shape: tuple[int, ...], max_samples: int, class_names: ClassNames
-) -> list[str]:
-    """What each score of the first samples is of, by name or number, `[n * K]`."""
+def _classes(explanation: Explanation, max_samples: int, class_names: ClassNames) -> list[str]:
+    """What each score of the first samples is of, by name or number, `[n * K]`.
+
+    The only unit of a binary head speaks for the second of two classes.
+    """
+    target, shape = explanation.target, np.shape(explanation.scores)
     if target.index is None:
         return [""] * np.zeros(shape)[:max_samples].size
+    if explanation.units == 1 and type(target) is Class:
+        two = class_names is not None and len(class_names) == 2
+        name = _class(1, class_names, "class") if two else _class(0, class_names, "unit")
+        return [name] * np.zeros(shape)[:max_samples].size
     word = "class" if isinstance(target, (Class, Region)) else "unit"
     indices = np.broadcast_to(target.index, shape)[:max_samples].flat
     return [_class(int(index), class_names, word) for index in indices]

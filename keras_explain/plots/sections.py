@@ -58,7 +58,7 @@ class Panels(Section):
         return 2 * MARGIN + across * self.panel_width + (across - 1) * _BETWEEN
 
     def draw(self, sheet: Sheet, top: float) -> float:
-        captions, y = self.explained.captions(), top
+        captions, y = self.explained.numbered_captions(), top
         for first in range(0, len(captions), self._across):
             bottoms = []
             for place, row in enumerate(range(first, min(first + self._across, len(captions)))):

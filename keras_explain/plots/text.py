@@ -152,7 +152,7 @@ def _pale(values: Any, limit: float) -> Any:
 def _row(explained: Explained, row: int, vocabulary: Vocabulary) -> str:
     words, values = words_of(explained, row, vocabulary)
     limit = limit_of(explained) or 1.0
-    name, score = explained.captions()[row]
+    name, score = explained.numbered_captions()[row]
     spans = " ".join(
         f'<span style="background-color:{_transparent(float(value) / limit)};padding:0.1em 0.2em;'
         f'border-radius:0.2em" title="{value:.4g}">{_escaped(word)}</span>'

@@ -111,7 +111,8 @@ def _given(x: Floats, kind: str) -> Floats:
     """What stands for a feature's numbers `[B, places]`."""
     if x.shape[1] == 1:
         return x[:, 0]
-    return x.argmax(axis=1).astype(np.float64) if kind == "table" else x.mean(axis=1)
+    one_hot = kind == "table" and np.isin(x, (0, 1)).all() and (x.sum(axis=1) == 1).all()
+    return x.argmax(axis=1).astype(np.float64) if one_hot else x.mean(axis=1)
 
 
 def _place_names(kind: str, shape: tuple[int, ...], names: Any) -> list[str]:
