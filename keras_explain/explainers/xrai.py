@@ -11,11 +11,11 @@ from keras_explain.core import checks
 from keras_explain.core.baselines import Baseline
 from keras_explain.core.chunks import Share
 from keras_explain.core.explainer import Explainer, get
+from keras_explain.core.kinds import SMALLEST_SIDE
 from keras_explain.core.probe import Probe
 from keras_explain.explainers.integrated_gradients import IntegratedGradients
 
 _SIDE = 224  # lengths and sizes are in pixels of a picture of this height and width
-_SMALLEST_SIDE = 8  # of [B, H, W]: smaller ones are rather series or tables
 
 
 class Darkest(Baseline, kw_only=False):
@@ -90,11 +90,11 @@ class XRAI(Explainer):
         leaves = tree.flatten(x)
         shape = leaves[0].shape
         if len(leaves) > 1 or not (
-            len(shape) == 4 or (len(shape) == 3 and min(shape[1:]) >= _SMALLEST_SIDE)
+            len(shape) == 4 or (len(shape) == 3 and min(shape[1:]) >= SMALLEST_SIDE)
         ):
             raise ValueError(
                 "Expected one input of pictures, [B, H, W, C] or [B, H, W] (sides of at least "
-                f"{_SMALLEST_SIDE}). Received: {', '.join(str(leaf.shape) for leaf in leaves)}."
+                f"{SMALLEST_SIDE}). Received: {', '.join(str(leaf.shape) for leaf in leaves)}."
             )
         for inner in self.explainer:
             inner.check(x)
