@@ -286,3 +286,16 @@ def test_features_may_be_named_for_some_inputs():
     both = {"a": kx.features.Grid(2), "b": kx.features.Segments()}
     every = kx.FeatureAblation(features=both)(case.model, case.x)
     np.testing.assert_array_equal(some.values["b"], every.values["b"])
+
+
+def test_every_pixel_of_a_picture_can_be_hidden_alone():
+    """Without a table of all coalitions, which would not fit into memory."""
+    x = keras.Input((70, 60, 1))
+    model = keras.Model(x, layers.Dense(1)(layers.Flatten()(x)))
+    pixels, picture = kx.features.Pixels(), np.ones((1, 70, 60, 1), "float32")
+    values = kx.FeatureAblation(features=pixels)(model, picture).values[0]
+    weights = np.asarray(model.layers[-1].kernel).reshape(70, 60)
+    np.testing.assert_allclose(values, weights, atol=1e-5)
+    for refused in (kx.KernelSHAP, kx.ShapleySampling, kx.LIME, kx.SobolAttribution):
+        with pytest.raises(ValueError, match=r"at most 4096 features.* Received: 4200"):
+            refused(features=pixels)(model, picture)

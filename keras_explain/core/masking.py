@@ -23,7 +23,7 @@ from keras_explain.core.reductions import Each, Reduction
 Tensor = Any
 Nest = Any
 
-_PASSES = 2**30
+MOST = 4096  # features of coalitions: a table of all of them must fit into memory
 
 
 class Perturbation(Explainer, abc.ABC):
@@ -207,39 +207,25 @@ def _mixed(x: Tensor, fill: Tensor, visible: Tensor) -> Tensor:
     return fill + visible * (x - fill)
 
 
-class Coalitions(Perturbation, abc.ABC):
-    """A method that looks at coalitions: which features are present, and what the score is then."""
+class ByFeature(Perturbation, abc.ABC):
+    """A method that makes a value for each feature of the scores of its passes, in NumPy."""
 
     reduce: ClassVar[Reduction] = Each()
 
     @abc.abstractmethod
-    def coalitions(self, count: int, seed: int) -> np.ndarray:
-        """Which of `count` features are present in each pass, `[passes, count]`.
-
-        Booleans, or shares in [0, 1] of how much of them is.
-        """
-
-    @abc.abstractmethod
-    def attribute(
-        self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray
+    def values_of(
+        self, passes: dict[str, np.ndarray], scores: np.ndarray, whole: np.ndarray
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The attributions, in NumPy.
+        """The attributions.
 
         Args:
-            present: What `coalitions` returned, `[passes, M]`.
-            scores: The score of each coalition, float64 `[n, passes, K]`.
+            passes: What `perturbations` returned.
+            scores: The score of each pass, float64 `[n, passes, K]`, over a background its mean.
             whole: The score of the input itself, float64 `[n, K]`.
 
         Returns:
             Values of the features, `[n, K, M]`, and extras `[n, K, ...]`.
         """
-
-    def perturbations(self, x: Nest, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
-        return {"present": self.coalitions(max(1, count), seed)}
-
-    def step(self, probe: Probe, x: Nest, target: Tensor, pass_: dict[str, Tensor]) -> Tensor:
-        visible = [seen(pass_, str(i)) for i in range(len(pass_["labels"]))]
-        return self.hidden_scores(probe, target, pass_, visible)
 
     def afterwards(self, x: Nest, result: dict[str, Any], share: Share) -> dict[str, Any]:
         super().afterwards(x, result, share)
@@ -247,7 +233,8 @@ class Coalitions(Perturbation, abc.ABC):
         scores = result["values"].astype(np.float64)  # [n, passes * rows, K]
         scores = scores.reshape(len(scores), -1, rows, scores.shape[-1]).mean(axis=2)
         whole = result["scores"].astype(np.float64)
-        values, extras = self.attribute(share.passes["present"][::rows], scores, whole)
+        passes = tree.map_structure(lambda leaf: leaf[::rows], share.passes)
+        values, extras = self.values_of(passes, scores, whole)
         labels = share.own["labels"]
 
         def at_places(numbers: np.ndarray) -> Nest:
@@ -260,6 +247,41 @@ class Coalitions(Perturbation, abc.ABC):
         }
         values = at_places(values)
         return {"values": values, **extras, **self.feature_maps(x, values, share)}
+
+
+class Coalitions(ByFeature, abc.ABC):
+    """A method that looks at coalitions: which features are present, and what the score is then."""
+
+    @abc.abstractmethod
+    def coalitions(self, count: int, seed: int) -> np.ndarray:
+        """Which of `count` features are present in each pass, `[passes, count]`.
+
+        Booleans, or shares in [0, 1] of how much of them is.
+        """
+
+    @abc.abstractmethod
+    def attribute(
+        self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """As `values_of`, of what `coalitions` returned, `present` `[passes, M]`."""
+
+    def perturbations(self, x: Nest, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
+        if count > MOST:
+            raise ValueError(
+                f"Expected at most {MOST} features for {type(self).__name__}. Received: {count}. "
+                "Larger features are fewer: of pictures `keras_explain.features.Segments()` or "
+                "`Patches(16)`, of series `Windows()`, of tables `groups=`."
+            )
+        return {"present": self.coalitions(max(1, count), seed)}
+
+    def step(self, probe: Probe, x: Nest, target: Tensor, pass_: dict[str, Tensor]) -> Tensor:
+        visible = [seen(pass_, str(i)) for i in range(len(pass_["labels"]))]
+        return self.hidden_scores(probe, target, pass_, visible)
+
+    def values_of(
+        self, passes: dict[str, np.ndarray], scores: np.ndarray, whole: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        return self.attribute(passes["present"], scores, whole)
 
 
 def _continued(

@@ -3,11 +3,13 @@
 from typing import Any
 
 import numpy as np
+from keras import ops
 
-from keras_explain.core.masking import Coalitions
+from keras_explain.core.masking import ByFeature
+from keras_explain.core.probe import Probe
 
 
-class FeatureAblation(Coalitions):
+class FeatureAblation(ByFeature):
     """What the score loses when one feature is hidden.
 
     `value of feature i = S_c(x) - S_c(x without i)`
@@ -29,8 +31,19 @@ class FeatureAblation(Coalitions):
         - [Zeiler and Fergus, 2014](https://arxiv.org/abs/1311.2901), section 4.2
     """
 
-    def coalitions(self, count: int, seed: int) -> np.ndarray:
-        return ~np.eye(count, dtype=bool)
+    def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
+        return {"hidden": np.arange(max(1, count), dtype=np.int32)}
 
-    def attribute(self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+        hidden, all_labels = pass_["once"]["hidden"], pass_["labels"]
+        visible = []
+        for i in range(len(all_labels)):
+            labels = all_labels[str(i)]
+            one = ops.reshape(hidden, (-1,) + (1,) * len(labels.shape))
+            visible.append(ops.not_equal(labels[None], one))
+        return self.hidden_scores(probe, target, pass_, visible)
+
+    def values_of(
+        self, passes: dict[str, np.ndarray], scores: np.ndarray, whole: np.ndarray
+    ) -> Any:
         return np.swapaxes(whole[:, None] - scores, 1, 2), {}

@@ -11,8 +11,6 @@ from keras_explain.core.features import Features, Grid
 from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Coalitions
 
-_MOST = 10_600  # SciPy's Sobol sequences have up to 21201 dimensions, and a feature takes two
-
 
 class _Sensitivity(Coalitions, abc.ABC):
     """What both share: a coarse grid over pictures, and nothing is made of rounding."""
@@ -88,11 +86,6 @@ class SobolAttribution(_Sensitivity):
         checks.choice("order", self.order, ("total", "first"))
 
     def coalitions(self, count: int, seed: int) -> np.ndarray:
-        if count > _MOST:
-            raise ValueError(
-                f"Expected {_MOST} features at most, as Sobol sequences have. Received: {count}. "
-                "Larger features are fewer: `features=keras_explain.features.Grid(8)`."
-            )
         a, b = np.split(backend.random_sobol(seed, self.designs, 2 * count), 2, axis=1)
         swapped = np.where(np.eye(count, dtype=bool)[:, None], b, a)  # [M, designs, M]
         return np.concatenate([a, b, swapped.reshape(-1, count)])
