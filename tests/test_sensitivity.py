@@ -313,11 +313,6 @@ def test_an_unknown_order():
         SobolAttribution(order="second")
 
 
-def test_more_features_than_sobol_sequences_have():
-    with pytest.raises(ValueError, match="Expected 10600 features at most"):
-        SobolAttribution(designs=2).coalitions(10_601, 0)
-
-
 @pytest.mark.parametrize("samples", [0, 1, -5, 2.5, True])
 def test_too_few_samples(samples):
     with pytest.raises(ValueError, match="`samples` to be a whole number of 2 or more"):
