@@ -120,13 +120,16 @@ class LIME(Coalitions):
         if z.shape[1] == 0:
             return np.zeros((0, y.shape[1])), np.average(y, axis=0, weights=weights)
         if self.alpha == 0:
-            model = LinearRegression()
-        elif self.regression == "ridge":
-            model = Ridge(self.alpha)
-        else:  # scikit-learn's lasso has half the mean of the squares where ours has their sum
+            return _fitted(LinearRegression(), z, y, weights)
+        if self.regression == "ridge":
+            return _fitted(Ridge(self.alpha), z, y, weights)
+        w, b = np.zeros((z.shape[1], y.shape[1])), np.average(y, axis=0, weights=weights)
+        varies = _centred(y, weights).any(axis=0)  # a lasso of what is constant does not converge
+        if varies.any():
+            # scikit-learn's lasso has half the mean of the squares where ours has their sum
             model = Lasso(self.alpha / (2 * weights.sum()), tol=1e-6)
-        model.fit(z, y, sample_weight=weights)
-        return model.coef_.reshape(-1, z.shape[1]).T, model.intercept_
+            w[:, varies], b[varies] = _fitted(model, z, y[:, varies], weights)
+        return w, b
 
     def _selected(
         self, z: np.ndarray, y: np.ndarray, weights: np.ndarray, top: int
@@ -141,6 +144,14 @@ class LIME(Coalitions):
         select = _forward if selection == "forward_selection" else _on_lasso_path
         z, y = _centred(z, weights), _centred(y, weights)
         return [select(z, column, top) for column in y.T]
+
+
+def _fitted(
+    model: Any, z: np.ndarray, y: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The weights `[M, n]` and intercepts `[n]` of a model of scikit-learn."""
+    model.fit(z, y, sample_weight=weights)
+    return model.coef_.reshape(-1, z.shape[1]).T, model.intercept_
 
 
 def _explained(y: np.ndarray, fitted: np.ndarray, weights: np.ndarray) -> np.ndarray:
