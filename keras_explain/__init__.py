@@ -4,7 +4,7 @@ from keras_explain import backend
 
 backend.require_tensorflow()
 
-from keras_explain import callbacks, plots, sinks  # noqa: E402
+from keras_explain import callbacks, plots, sinks, trees  # noqa: E402
 from keras_explain.core import baselines, features, rules, targets  # noqa: E402
 from keras_explain.core.explainer import Explainer, get  # noqa: E402
 from keras_explain.core.explanation import Explanation  # noqa: E402
@@ -50,6 +50,7 @@ from keras_explain.explainers import (  # noqa: E402
     VarGrad,
     XGradCAM,
 )
+from keras_explain.trees import TreeRegularization  # noqa: E402
 
 __version__ = "0.1.0"
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "SmoothGrad",
     "SobolAttribution",
     "SquareGrad",
+    "TreeRegularization",
     "VarGrad",
     "XGradCAM",
     "baselines",
@@ -103,4 +105,5 @@ __all__ = [
     "rules",
     "sinks",
     "targets",
+    "trees",
 ]

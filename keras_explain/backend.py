@@ -242,6 +242,34 @@ def before_activation(y: Tensor) -> tuple[Tensor, str] | None:
     return logits, op.type
 
 
+def logits(y: Tensor, activation: str | None = None) -> tuple[Tensor, str | None]:
+    """Logits, and the activation after them: read from the graph, or eagerly from values of `y`.
+
+    Args:
+        y: The output of a model.
+        activation: What is known to end the model, where `y` is no tensor of a graph.
+    """
+    if is_here(y):
+        return before_activation(y) or (y, None)
+    if activation == "Softmax":
+        return ops.log(ops.maximum(y, keras.config.epsilon())), activation
+    if activation == "Sigmoid":
+        y = ops.clip(y, keras.config.epsilon(), 1 - keras.config.epsilon())
+        return ops.log(y) - ops.log1p(-y), activation
+    return y, activation
+
+
+# Distribution
+
+
+def replica() -> tuple[int, int]:
+    """Which replica of how many this is, under a `tf.distribute` strategy; else 0 of 1."""
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        return 0, tf.distribute.get_strategy().num_replicas_in_sync
+    return context.replica_id_in_sync_group, context.num_replicas_in_sync
+
+
 # Random numbers
 
 

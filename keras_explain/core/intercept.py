@@ -86,6 +86,52 @@ def intercept(nodes: Iterable[Any], hook: Callable) -> Iterator[None]:
         yield
 
 
+_LISTENERS: dict[int, tuple[threading.local, ExitStack, list[int]]] = {}
+
+
+@contextmanager
+def outputs_of(layer: keras.Layer) -> Iterator[list[Any]]:
+    """Notes what a layer returns in this thread, and changes nothing else.
+
+    Unlike under `intercept`, layers keep their dtype policies, and no lock is held, so it serves in
+    a training step, which several threads may trace at a time (one per replica).
+    """
+    with _LOCK:
+        new = (threading.local(), ExitStack(), [])
+        heard, undo, users = _LISTENERS.setdefault(id(layer), new)
+        if not users:
+            _listen(layer, heard, undo)
+        users.append(threading.get_ident())
+    before, heard.outputs = getattr(heard, "outputs", None), []
+    try:
+        yield heard.outputs
+    finally:
+        heard.outputs = before
+        with _LOCK:
+            users.remove(threading.get_ident())
+            if not users:
+                undo.close()
+                del _LISTENERS[id(layer)]
+
+
+def _listen(layer: keras.Layer, heard: threading.local, undo: ExitStack) -> None:
+    original = layer.call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        output = original(*args, **kwargs)
+        outputs = getattr(heard, "outputs", None)
+        if outputs is not None:
+            outputs.append(output)
+        return output
+
+    _shadow(layer, "call", call, undo)
+
+
+def mask_of(tensor: Any) -> Any:
+    """The mask of time steps that Keras keeps with a layer's output, or None."""
+    return getattr(tensor, "_keras_mask", None)
+
+
 def _shadow_call(node: Any, hook: Callable, thread: int, undo: ExitStack) -> None:
     name = "quantized_call" if getattr(node, "quantization_mode", None) else "call"
     original = getattr(node, name)

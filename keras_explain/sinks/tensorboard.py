@@ -37,7 +37,7 @@ class TensorBoard(Sink):
 
     def __init__(self, log_dir: str | os.PathLike[str] = "logs") -> None:
         self.log_dir = os.fspath(log_dir)
-        self._events = _events_in(os.path.join(self.log_dir, "explain"))
+        self._events = events_in(os.path.join(self.log_dir, "explain"))
         self._step: list[Record] = []
 
     def write(self, record: Record) -> None:
@@ -110,7 +110,8 @@ _OPEN: weakref.WeakValueDictionary[str, _Events] = weakref.WeakValueDictionary()
 _LOCK = threading.Lock()
 
 
-def _events_in(directory: str) -> _Events:
+def events_in(directory: str) -> _Events:
+    """The event file of a directory, which all that write to it share."""
     key = os.path.realpath(directory)
     with _LOCK:
         events = _OPEN.get(key)

@@ -1,0 +1,70 @@
+"""What tree regularization asks of a model, its loss and its labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_explain import backend
+from keras_explain.core.names import snake_name
+
+_REGRESSION = {
+    "cosine_similarity",
+    "huber",
+    "log_cosh",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "mean_squared_logarithmic_error",
+    "poisson",
+}
+
+
+def check_model(model: Any) -> None:
+    """Raises where a model can't be trained inside another one."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected a keras.Model. Received: {type(model).__name__}.")
+    if not model.built:
+        raise ValueError(
+            f"Expected a built model. Received: {model.name!r}, which has no weights yet. Call "
+            "it once on data, or `model.build(input_shape)`."
+        )
+    for name in ("train_step", "compute_loss"):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            raise ValueError(
+                f"Expected a model with Keras's own `{name}`. Received: {type(model).__name__}, "
+                f"whose `{name}` would not run here. Put what it adds into its loss or its layers."
+            )
+
+
+def check_loss(loss: Any) -> None:
+    """Raises a `ValueError` for a loss of regression."""
+    for given in tree.flatten(loss):
+        found = keras.losses.get(given)
+        name = getattr(found, "__name__", None) or snake_name(type(found).__name__)
+        if name in _REGRESSION:
+            raise ValueError(
+                "Expected a loss of classification, such as 'binary_crossentropy' or "
+                "'sparse_categorical_crossentropy', since the trees mimic predicted classes. "
+                f"Received: loss={given!r}. For a regression, make classes of the target (such as "
+                "`np.digitize(y, thresholds)`) and train a classifier of those; for a squared error "
+                "between probabilities (Brier score), pass a function of your own."
+            )
+
+
+def check_labels(y: Any) -> None:
+    """Raises a `ValueError` where an array of labels has one class only."""
+    if not (hasattr(y, "__array__") and hasattr(y, "shape")):
+        return  # a dataset, or nothing: its labels come with the batches
+    labels = backend.to_numpy(y)
+    if labels.ndim > 1 and labels.shape[-1] > 1 and labels.dtype.kind == "f":
+        labels = labels.argmax(axis=-1)
+    found = np.unique(labels)
+    if len(found) == 1:
+        raise ValueError(
+            "Expected labels of at least two classes to train a classifier on. "
+            f"Received: {labels.size} labels that are all {found[0]}."
+        )

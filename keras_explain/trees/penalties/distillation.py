@@ -1,0 +1,53 @@
+"""Distillation towards a small tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+from keras import ops
+
+from keras_explain.core import checks
+from keras_explain.trees import arrays
+from keras_explain.trees.penalties.base import Network, Penalty, Sizes, Step
+
+Tensor = Any
+
+
+class TreeDistillation(Penalty):
+    """The cross-entropy between the model and the small tree that mimics it now.
+
+    At each refit a pruned tree of a few leaves is fitted to the model's own predictions; until the
+    next one, the model is drawn towards its answers,
+
+        Omega = - mean_n log p(tree(x_n) | x_n),
+
+    over the rows of the batch, whose scores the training step has anyway. This minimises the task's
+    loss plus a distance to the nearest small tree by turns, in the model and in the tree. Its cost
+    does not depend on the size of the model.
+
+    Args:
+        max_leaf_nodes: How many leaves the tree has at most.
+    """
+
+    max_leaf_nodes: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.count("max_leaf_nodes", self.max_leaf_nodes, least=2)
+
+    def state(self, sizes: Sizes) -> dict[str, npt.NDArray[Any]]:
+        return arrays.empty(sizes.regions, self.max_leaf_nodes, sizes.classes)
+
+    def refit(
+        self, network: Network, state: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, npt.NDArray[Any]]:
+        trees = network.trees(self.max_leaf_nodes)
+        return arrays.of(trees, self.max_leaf_nodes, network.sizes.classes)
+
+    def penalty(self, state: Mapping[str, Tensor], step: Step) -> Tensor:
+        leaves = arrays.leaf_of(state, step.features)  # [n, R, L]
+        answers = ops.einsum("nrl,rlc->nrc", leaves, state["label"])
+        log_p = ops.log_softmax(step.logits, axis=-1)
+        return step.mean(-ops.einsum("nrc,nc->nr", answers, log_p))

@@ -1,0 +1,71 @@
+"""A differentiable path length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+from keras import ops
+
+from keras_explain.core import checks
+from keras_explain.trees import arrays
+from keras_explain.trees.penalties.base import Network, Penalty, Sizes, Step
+
+Tensor = Any
+
+
+class PathLength(Penalty):
+    """The average path length of the current tree, each question counted as far as it is worth it.
+
+    With the tree held fixed, and p_n the model's probabilities for row n of the batch, a node i
+    that n_i of N rows come to has the impurity G_i = (n_i / N) Gini(mean of p_n in i), and a split
+    gains what its leaves are purer by:
+
+        gain_i = G_i - sum of G over the leaves below i
+        Omega = sum over splits i of (n_i / N) (1 - exp(-gain_i / tau))
+
+    Where every split is worth it, Omega is the average path length; its gradient closes the
+    branches that gain least.
+
+    Args:
+        tau: The gain at which a question counts 63 %.
+        max_leaf_nodes: How many leaves the tree has at most.
+    """
+
+    tau: float = 0.01
+    max_leaf_nodes: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.share("tau", self.tau)
+        if not self.tau:
+            raise ValueError("Expected `tau` to be above 0. Received: tau=0.")
+        checks.count("max_leaf_nodes", self.max_leaf_nodes, least=2)
+
+    def state(self, sizes: Sizes) -> dict[str, npt.NDArray[Any]]:
+        return arrays.empty(sizes.regions, self.max_leaf_nodes, sizes.classes)
+
+    def refit(
+        self, network: Network, state: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, npt.NDArray[Any]]:
+        trees = network.trees(self.max_leaf_nodes)
+        return arrays.of(trees, self.max_leaf_nodes, network.sizes.classes)
+
+    def penalty(self, state: Mapping[str, Tensor], step: Step) -> Tensor:
+        rows = step.weight / ops.maximum(ops.sum(step.weight, axis=0), 1)  # [n, R]
+        share = rows[..., None] * arrays.leaf_of(state, step.features)  # [n, R, L]
+        in_leaf = ops.sum(share, axis=0)  # [R, L]
+        p = ops.softmax(step.logits, axis=-1)
+        p_in_leaf = ops.einsum("nrl,nc->rlc", share, p)
+        below = ops.absolute(state["path"])  # [R, L - 1, L]
+        in_node = ops.einsum("ril,rl->ri", below, in_leaf)
+        p_in_node = ops.einsum("ril,rlc->ric", below, p_in_leaf)
+        of_leaves = ops.einsum("ril,rl->ri", below, _impurity(in_leaf, p_in_leaf))
+        gain = ops.maximum(_impurity(in_node, p_in_node) - of_leaves, 0)
+        return ops.sum(in_node * -ops.expm1(-gain / self.tau), axis=-1)
+
+
+def _impurity(share: Tensor, p: Tensor) -> Tensor:
+    """`share * Gini(p / share)`, for sums of probabilities `[..., C]` over a share of the rows."""
+    return share - ops.sum(ops.square(p), axis=-1) / ops.maximum(share, 1e-12)

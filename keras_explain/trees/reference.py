@@ -1,0 +1,104 @@
+"""The reference: the rows that trees are fitted on while a model trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from keras import tree
+
+from keras_explain import backend
+from keras_explain.core import inputs
+from keras_explain.trees.rows import Reader, Rows
+from keras_explain.trees.surrogate_tree import SurrogateTree
+
+Nest = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """How trees are grown: the arguments of `SurrogateTree.fit`."""
+
+    min_samples_leaf: int
+    seed: int
+
+    def tree(
+        self, rows: Rows, prune_on: Rows | None, max_leaf_nodes: int | None = None
+    ) -> SurrogateTree:
+        """A pruned tree."""
+        return SurrogateTree.of_rows(
+            rows, prune_on, self.min_samples_leaf, max_leaf_nodes, self.seed
+        )
+
+
+class Reference:
+    """Reference inputs, and other inputs to prune trees on.
+
+    Args:
+        reader: How rows are read from the model.
+        x: The reference inputs.
+        prune_on: The other inputs; `None` keeps a share of the reference back.
+        subsample: At most so many of each are used.
+        batch_size: How many go through the model at once.
+        seed: Draws the subsample.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        x: Nest,
+        prune_on: Nest | None,
+        subsample: int | None,
+        batch_size: int | None,
+        seed: int,
+    ) -> None:
+        self.reader, self._batch_size, self._seed = reader, batch_size, seed
+        self.x = _sample(inputs.checked(reader.model, x), subsample, seed)
+        self.prune_on = None
+        if prune_on is not None:
+            self.prune_on = _sample(inputs.checked(reader.model, prune_on), subsample, seed)
+
+    def read(self) -> tuple[Rows, Rows | None]:
+        """The rows of both, with what the model predicts for them now."""
+        rows = self.reader.read(self.x, self._batch_size)
+        if self.prune_on is None:
+            return rows, None
+        return rows, self.reader.read(self.prune_on, self._batch_size)
+
+    def probe(self, rows: int) -> Nest:
+        """At most so many of the reference inputs."""
+        return _sample(self.x, rows, self._seed)
+
+    def outputs(self, rows: int) -> npt.NDArray[np.float32]:
+        """The model's probabilities for the probe, `[outputs]`."""
+        return self.reader.read(self.probe(rows), masked=True).probabilities.ravel()
+
+
+def by_region(
+    rows: Rows,
+    prune_on: Rows | None,
+    regions: int,
+    region_of: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]],
+) -> list[tuple[Rows, Rows | None]]:
+    """The rows of each region."""
+    if regions == 1:
+        return [(rows, prune_on)]
+    of_row = region_of(rows.features)
+    of_other = None if prune_on is None else region_of(prune_on.features)
+    return [
+        (
+            rows.take(of_row == region),
+            None if prune_on is None else prune_on.take(of_other == region),
+        )
+        for region in range(regions)
+    ]
+
+
+def _sample(x: Nest, count: int | None, seed: int) -> Nest:
+    """At most so many inputs, drawn by the seed, in their own order."""
+    size = len(tree.flatten(x)[0])
+    drawn = np.sort(backend.random_permutation(seed, size)[: count or size])
+    return tree.map_structure(lambda leaf: leaf[drawn], x)

@@ -1,0 +1,298 @@
+"""What the rows of a tree are: read from a model on the host, and in a compiled training step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple, Self
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops, tree
+
+from keras_explain import backend
+from keras_explain.core import forward, inputs
+from keras_explain.core.intercept import mask_of, outputs_of
+from keras_explain.core.opened import Compiled, OpenModel
+from keras_explain.core.targets import Label
+
+Tensor = Any
+Nest = Any
+
+
+class Table(NamedTuple):
+    """Rows in a graph.
+
+    Attributes:
+        features: What a tree asks about, float32 `[n, D]`.
+        logits: The model's scores, float32 `[n, C]`; C is 2 where the model has one unit, whose
+            logit stands beside a 0.
+        weight: 1 for each row and 0 for masked time steps, float32 `[n]`.
+    """
+
+    features: Tensor
+    logits: Tensor
+    weight: Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows on the host.
+
+    Attributes:
+        features: What a tree asks about, float32 `[n, D]`.
+        classes: What the model predicts, ints `[n]`.
+        probabilities: The model's probabilities, float32 `[n, C]`.
+        sample: Which input each row is of, ints `[n]`.
+        shape: The shape of the predictions: `(B,)`, or `(B, T)` for one at each time step.
+    """
+
+    features: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+    sample: npt.NDArray[np.int64]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, x: Any, predicted: Any, units: int | None = None) -> Self:
+        """Rows `[n, D]` and their classes.
+
+        Raises:
+            ValueError: They are no table and its classes.
+        """
+        features = backend.to_numpy(x).astype(np.float32)
+        classes = backend.to_numpy(predicted)
+        whole = classes.astype(np.int64)
+        if features.ndim != 2 or classes.shape != (len(features),) or not len(features):
+            raise ValueError(
+                "Expected rows [N, D] and their classes, ints [N]. "
+                f"Received: shapes {features.shape} and {classes.shape}."
+            )
+        inputs.check_finite(features, "rows")
+        if (whole != classes).any() or whole.min() < 0 or whole.max() >= (units or np.inf):
+            raise ValueError(
+                f"Expected classes counted from 0{f' and below {units}' if units else ''}. "
+                f"Received: {np.unique(classes)[:10].tolist()}."
+            )
+        one_hot = np.eye(units or max(2, whole.max() + 1), dtype=np.float32)[whole]
+        return cls(features, whole, one_hot, np.arange(len(whole)), whole.shape)
+
+    @property
+    def units(self) -> int:
+        """How many classes there are."""
+        return self.probabilities.shape[1]
+
+    def same_as(self, other: Rows) -> bool:
+        """Whether other rows have the same features and classes, so that they have the same tree."""
+        return np.array_equal(self.classes, other.classes) and np.array_equal(
+            self.features, other.features
+        )
+
+    def take(self, which: npt.NDArray[Any]) -> Self:
+        """Some of the rows."""
+        return dataclasses.replace(
+            self,
+            features=self.features[which],
+            classes=self.classes[which],
+            probabilities=self.probabilities[which],
+            sample=self.sample[which],
+        )
+
+    def split(self, share: float, seed: int) -> tuple[Self, Self]:
+        """All but a share of the samples, and that share; a sample's rows stay together."""
+        samples = np.unique(self.sample)
+        order = samples[backend.random_permutation(seed, len(samples))]
+        kept_back = np.isin(self.sample, order[: int(share * len(samples))])
+        return self.take(~kept_back), self.take(kept_back)
+
+
+class Reader:
+    """Reads the rows of trees from a model.
+
+    Args:
+        model: A built classifier.
+        layer: The layer whose units are asked about in place of the input.
+    """
+
+    def __init__(self, model: keras.Model, layer: str | None = None) -> None:
+        self.model = model
+        self.layer = None if layer is None else OpenModel.of(model).resolve(layer)
+        OpenModel.of(model)  # raises where the model is not built
+        self._activation: str | None = None  # what ends the model, once it was read
+
+    def call(self, x: Nest, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """The model's output, and that of the layer in its last call."""
+        if self.layer is None:
+            return self.model(x, **kwargs), None
+        with outputs_of(OpenModel.of(self.model).nodes[self.layer]) as found:
+            y = self.model(x, **kwargs)
+        if not found:
+            raise ValueError(
+                f"Expected a layer that takes part in the model's forward pass. "
+                f"Received: layer={self.layer!r}, which was not called."
+            )
+        return y, found[-1]
+
+    def table(self, x: Nest, y: Tensor, units: Tensor | None = None) -> Table:
+        """The rows of a batch, in the graph or eagerly.
+
+        Args:
+            x: The model's input.
+            y: What the model returned for it.
+            units: What the layer returned, where there is one.
+        """
+        if tree.is_nested(y):
+            raise ValueError(
+                "Expected a model with one output of class scores. "
+                f"Received: {len(tree.flatten(y))} outputs."
+            )
+        logits = _class_logits(y, self._activation)
+        per_step = len(logits.shape) == 3
+        features = self._features(x, units, per_step)
+        mask = mask_of(y) if per_step else None
+        logits = ops.reshape(logits, (-1, logits.shape[-1]))
+        weight = ops.ones_like(logits[:, 0])
+        if mask is not None:
+            weight = ops.cast(ops.reshape(mask, (-1,)), "float32")
+        return Table(features, logits, weight)
+
+    def _features(self, x: Nest, units: Tensor | None, per_step: bool) -> Tensor:
+        if units is not None:
+            parts = [_unit_rows(units, per_step, self._channels_first)]
+        else:
+            parts = [_input_rows(leaf, per_step) for leaf in tree.flatten(x)]
+        return ops.concatenate([ops.cast(part, "float32") for part in parts], axis=1)
+
+    # On the host
+
+    def read(self, x: Nest, batch_size: int | None = None, *, masked: bool = False) -> Rows:
+        """The rows of inputs, with what the model predicts for them now.
+
+        Args:
+            x: Inputs of the model, `[B, ...]`.
+            batch_size: How many go through the model at once.
+            masked: Whether masked time steps are kept.
+
+        Raises:
+            ValueError: The inputs are not what the model takes, or nothing that a tree can ask
+                about.
+        """
+        x = inputs.checked(self.model, x)
+        opened = OpenModel.of(self.model)
+        ahead = forward.Forward(opened, x, Label())
+        if self.layer is None and any(ahead.are_tokens):
+            raise ValueError(
+                "Expected inputs whose numbers can be asked about. Received: token ids, whose "
+                "order means nothing. Name a layer: `layer=` takes its units in their place."
+            )
+        function = self._compiled(opened, x)
+        count, fixed = len(tree.flatten(x)[0]), opened.fixed_batch
+        found = []
+        for group in forward.groups(count, ahead.batch_size(batch_size)):
+            which = np.arange(count)[group]
+            padded = np.resize(which, fixed) if fixed else which
+            parts = function.call(tree.map_structure(lambda leaf, at=padded: leaf[at], x))
+            each = len(parts[0]) // len(padded)
+            found.append([np.asarray(part)[: len(which) * each] for part in parts])
+        features, logits, weight = map(np.concatenate, zip(*found, strict=True))
+        inputs.check_finite(logits, "the model's output")
+        shape = (count, len(logits) // count) if function.facts["per_step"] else (count,)
+        sample = np.repeat(np.arange(count), len(logits) // count)
+        probabilities = backend.to_numpy(ops.softmax(logits))
+        rows = Rows(features, logits.argmax(axis=1), probabilities, sample, shape)
+        return rows if masked else rows.take(weight > 0)
+
+    @property
+    def _channels_first(self) -> bool:
+        node = OpenModel.of(self.model).nodes[self.layer]
+        return getattr(node, "data_format", None) == "channels_first"
+
+    def column_names(self, x: Nest, columns: int) -> list[str]:
+        """A name per column: of a data frame, of time steps, of a layer's units, or a number."""
+        if self.layer is not None:
+            return [f"{self.layer}[{i}]" for i in range(columns)]
+        leaves = tree.flatten(x)
+        if len(leaves) == 1 and hasattr(leaves[0], "columns"):
+            return [str(name) for name in leaves[0].columns]
+        shape = np.shape(leaves[0])
+        if len(leaves) == 1 and len(shape) == 3 and columns != shape[2]:
+            return [f"x{i}[{t}]" for t in range(shape[1]) for i in range(shape[2])]
+        return [f"x{i}" for i in range(columns)]
+
+    def _compiled(self, opened: OpenModel, x: Nest) -> Compiled:
+        specs = tree.map_structure(backend.spec, x)
+        facts: dict[str, Any] = {}
+
+        def read(x: Nest) -> tuple[Tensor, ...]:
+            with keras.StatelessScope():  # what the model writes is dropped
+                y, units = self.call(x, training=False)
+            table = self.table(x, y, units)
+            facts["per_step"] = len(y.shape) == 3
+            facts["activation"] = (backend.before_activation(y) or (y, None))[1]
+            return tuple(table)
+
+        signature = str(tree.map_structure(lambda spec: (spec.shape, spec.dtype), specs))
+        function = opened.compiled(
+            ("rows", signature, self.layer), lambda: Compiled(backend.compile(read, specs), facts)
+        )
+        self._activation = function.facts["activation"]
+        return function
+
+
+def _class_logits(y: Tensor, activation: str | None) -> Tensor:
+    """The scores of two classes or more, float32 `[B, C]` or `[B, T, C]`."""
+    if len(y.shape) not in (1, 2, 3):
+        raise ValueError(
+            "Expected a model that returns class scores [B, C], or [B, T, C] for time steps. "
+            f"Received: an output of shape {tuple(y.shape)}."
+        )
+    logits, activation = backend.logits(y, activation)
+    logits = ops.cast(logits if len(y.shape) > 1 else logits[:, None], "float32")
+    units = logits.shape[-1]
+    if units == 1 and activation in ("Softmax", "LogSoftmax"):
+        raise ValueError(
+            "Expected a model of at least two classes. Received: a softmax over one unit, which is "
+            "always 1. For two classes use a sigmoid, or a softmax over two units."
+        )
+    if units > 1 and activation == "Sigmoid":
+        raise ValueError(
+            "Expected a model that predicts one class: a softmax, or logits. Received: a sigmoid "
+            f"over {units} units, which predicts any number of labels. Use a model per label."
+        )
+    return logits if units > 1 else ops.concatenate([ops.zeros_like(logits), logits], axis=-1)
+
+
+def _input_rows(leaf: Tensor, per_step: bool) -> Tensor:
+    """An input as rows: `[B, D]`, or a row for each time step, or one for each series."""
+    shape = tuple(leaf.shape)
+    if len(shape) == 3 and per_step:
+        return ops.reshape(leaf, (-1, shape[2]))
+    if len(shape) == 3 and None not in shape[1:] and not per_step:
+        return ops.reshape(leaf, (-1, shape[1] * shape[2]))
+    if len(shape) <= 2 and not per_step:
+        return ops.reshape(leaf, (-1, shape[1] if len(shape) == 2 else 1))
+    advice = "Name a layer: `layer=` takes its units in place of the input."
+    if len(shape) > 3:
+        raise ValueError(
+            "Expected rows of a table or a series, since a tree over pixels explains nothing. "
+            f"Received: an input of shape {shape}. {advice}"
+        )
+    raise ValueError(
+        f"Expected inputs [B, D], or [B, T, D] of a known length. Received: shape {shape} for "
+        f"{'a prediction at each time step' if per_step else 'one prediction'}. {advice}"
+    )
+
+
+def _unit_rows(units: Tensor, per_step: bool, channels_first: bool) -> Tensor:
+    """A layer's output as rows of its units, averaged over positions."""
+    if tree.is_nested(units) or len(units.shape) < 2:
+        raise ValueError("Expected a layer with one output [B, ..., C].")
+    if channels_first:
+        units = ops.moveaxis(units, 1, -1)
+    axes = list(range(2 if per_step else 1, len(units.shape) - 1))
+    if per_step and len(units.shape) < 3:
+        raise ValueError(
+            "Expected a layer with an output at each time step, as the model has. "
+            f"Received: a layer that returns shape {tuple(units.shape)}."
+        )
+    return ops.reshape(ops.mean(units, axis=axes) if axes else units, (-1, units.shape[-1]))
