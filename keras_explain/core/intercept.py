@@ -97,8 +97,7 @@ def outputs_of(layer: keras.Layer) -> Iterator[list[Any]]:
     a training step, which several threads may trace at a time (one per replica).
     """
     with _LOCK:
-        new = (threading.local(), ExitStack(), [])
-        heard, undo, users = _LISTENERS.setdefault(id(layer), new)
+        heard, undo, users = _LISTENERS.setdefault(id(layer), (threading.local(), ExitStack(), []))
         if not users:
             _listen(layer, heard, undo)
         users.append(threading.get_ident())

@@ -8,7 +8,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_explain.plots import trees as drawing
 from keras_explain.sinks.tensorboard import events_in
 
 
@@ -36,6 +35,8 @@ class TreeLog:
 
 
 def _write(step: int, tree: Any) -> None:
+    from keras_explain.plots import trees as drawing
+
     text = tree.to_text()
     tf.summary.text("tree", "\n".join("    " + line for line in text.splitlines()), step=step)
     trees = getattr(tree, "trees", None)

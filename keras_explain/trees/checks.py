@@ -49,18 +49,24 @@ def check_loss(loss: Any) -> None:
             raise ValueError(
                 "Expected a loss of classification, such as 'binary_crossentropy' or "
                 "'sparse_categorical_crossentropy', since the trees mimic predicted classes. "
-                f"Received: loss={given!r}. For a regression, make classes of the target (such as "
-                "`np.digitize(y, thresholds)`) and train a classifier of those; for a squared error "
-                "between probabilities (Brier score), pass a function of your own."
+                f"Received: loss={given!r}. For a regression, make classes of the target, such as "
+                "`np.digitize(y, thresholds)`, and train a classifier of those. For a squared "
+                "error between probabilities (the Brier score), pass a function of your own."
             )
 
 
-def check_labels(y: Any) -> None:
-    """Raises a `ValueError` where an array of labels has one class only."""
+def check_labels(y: Any, classes: int, output_rank: int) -> None:
+    """Raises a `ValueError` where an array of labels has one class only.
+
+    Args:
+        y: What was passed to `fit`.
+        classes: How many classes the model has.
+        output_rank: How many axes its output has.
+    """
     if not (hasattr(y, "__array__") and hasattr(y, "shape")):
         return  # a dataset, or nothing: its labels come with the batches
     labels = backend.to_numpy(y)
-    if labels.ndim > 1 and labels.shape[-1] > 1 and labels.dtype.kind == "f":
+    if labels.ndim == output_rank and labels.shape[-1] == classes:  # one-hot
         labels = labels.argmax(axis=-1)
     found = np.unique(labels)
     if len(found) == 1:

@@ -62,15 +62,19 @@ class LiveNetwork(Network):
         arrays = [backend.to_numpy(v).ravel() for v in self._reader.model.trainable_variables]
         return np.concatenate(arrays).astype(np.float32)
 
+    @property
+    def ends(self) -> list[int]:
+        sizes = [int(np.prod(v.shape)) for v in self._reader.model.trainable_variables]
+        return np.cumsum(sizes)[:-1].tolist()
+
     def outputs(self) -> Floats:
         return self._reference.outputs(self._probe_rows)
 
     def at(self, weights: Floats) -> tuple[Floats, Floats]:
         variables = self._reader.model.trainable_variables
         before = [backend.to_numpy(v) for v in variables]
-        ends = np.cumsum([array.size for array in before])[:-1]
         try:
-            for variable, part in zip(variables, np.split(weights, ends), strict=True):
+            for variable, part in zip(variables, np.split(weights, self.ends), strict=True):
                 variable.assign(part.reshape(variable.shape))
             return self._here()
         finally:
@@ -89,6 +93,12 @@ class LiveNetwork(Network):
         outputs = there.outputs() if self._probe_rows else np.zeros(0, np.float32)
         lengths = [tree.average_path_length for tree in there.measured]
         return outputs, np.asarray(lengths, np.float32)
+
+    def sees_what(self, other: LiveNetwork) -> bool:
+        """Whether another one has the same rows and predictions, and so the same trees."""
+        if self.prune_on is None or other.prune_on is None:
+            return self.prune_on is other.prune_on and self.rows.same_as(other.rows)
+        return self.prune_on.same_as(other.prune_on) and self.rows.same_as(other.rows)
 
     def collapsed(self) -> int | None:
         """The class that is predicted for all reference rows, if it is one."""

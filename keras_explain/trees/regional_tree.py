@@ -53,12 +53,15 @@ class RegionalTree:
 
     @property
     def agreement(self) -> float:
-        """The share of held-out rows for which the tree of their region says what the model says."""
-        shares = [tree.agreement for tree in self.trees]
-        return float(np.average(shares, weights=[tree.counts[0].sum() for tree in self.trees]))
+        """The share of held-out rows for which their region's tree says what the model says."""
+        pruned = [tree for tree in self.trees if tree.pruned_on]
+        if not pruned:
+            return float("nan")
+        shares = [tree.agreement for tree in pruned]
+        return float(np.average(shares, weights=[tree.pruned_on for tree in pruned]))
 
     def predict(self, x: Nest) -> npt.NDArray[np.int32]:
-        """The trees' classes: ints `[B]`, or `[B, T]` where the model predicts at each time step."""
+        """The trees' classes: ints `[B]`, or `[B, T]` where the model predicts each time step."""
         rows = self.reader.read(x, masked=True)
         return self._labels(rows).reshape(rows.shape)
 
@@ -81,9 +84,7 @@ class RegionalTree:
         """All trees as plain values, for JSON: `trees`, a list of `SurrogateTree.to_dict()`."""
         return {"trees": [tree.to_dict(feature_names, class_names) for tree in self.trees]}
 
-    def to_graphviz(
-        self, feature_names: Names = None, class_names: Names = None
-    ) -> list[str]:
+    def to_graphviz(self, feature_names: Names = None, class_names: Names = None) -> list[str]:
         """Each tree in the DOT language of Graphviz."""
         return [tree.to_graphviz(feature_names, class_names) for tree in self.trees]
 
@@ -93,6 +94,11 @@ class RegionalTree:
 
     def _labels(self, rows: Rows) -> npt.NDArray[np.int32]:
         regions = self.region_of(rows.features)
+        if regions.max() >= len(self.trees):
+            raise ValueError(
+                f"Expected rows of the {len(self.trees)} regions that the reference has. "
+                f"Received: a row of region {regions.max()}, which has no tree."
+            )
         labels = np.zeros(len(regions), np.int32)
         for region, tree in enumerate(self.trees):
             here = regions == region

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Self
 
 import keras
@@ -39,8 +40,6 @@ _NO_REFERENCE = (
     "`model.reference = x_train` again."
 )
 _SCALARS = ("apl", "leaves", "fidelity")
-
-
 
 
 class Options(Config):
@@ -82,9 +81,10 @@ class Options(Config):
         checks.choice("over_regions", self.over_regions, ("sum", "max", "sparsemax"))
         if self.subsample is not None:
             checks.count("subsample", self.subsample)
-        if isinstance(self.regions, int):
-            checks.count("regions", self.regions)
-        if isinstance(self.regions, int) and self.regions > 1 and self.layer is not None:
+        if self.regions is None or callable(self.regions):
+            return
+        checks.count("regions", self.regions)
+        if self.regions > 1 and self.layer is not None:
             raise ValueError(
                 "Expected `regions` to be a function of the layer's units, which change while the "
                 f"model trains, so that k-means finds no lasting regions. Received: "
@@ -101,14 +101,15 @@ class TreeRegularization(keras.Model):
         loss + strength * ramp(epoch) * Omega,
 
     where Omega measures how far the model is from a small tree that is fitted to it, again every
-    few epochs. The trees in `tree` and in the logs are the ones people read: grown without a limit
-    on the reference, pruned on rows held out.
+    few epochs. The trees in `tree` and in the logs are the ones people read: grown without a
+    limit on the reference, pruned on rows held out.
 
-    Wu et al., "Beyond Sparsity: Tree Regularization of Deep Models for Interpretability", AAAI 2018,
-    https://arxiv.org/abs/1711.06178. Regions: Wu et al., "Regional Tree Regularization for
+    Wu et al., "Beyond Sparsity: Tree Regularization of Deep Models for Interpretability", AAAI
+    2018, https://arxiv.org/abs/1711.06178. Regions: Wu et al., "Regional Tree Regularization for
     Interpretability in Deep Neural Networks", AAAI 2020, https://arxiv.org/abs/1908.04494.
 
-    `compile`, `fit`, `evaluate`, `predict` and `save` are as ever. At the end of an epoch, `logs` has
+    `compile`, `fit`, `evaluate`, `predict` and `save` are as ever. At the end of an epoch, `logs`
+    has
 
     | scalar          | what                                                                     |
     |-----------------|--------------------------------------------------------------------------|
@@ -140,8 +141,8 @@ class TreeRegularization(keras.Model):
         min_samples_leaf: No leaf of a tree gets fewer of the rows that it is grown on.
         feature_names: A name per column, for `tree`.
         class_names: A name per class, for `tree`.
-        log_dir: Where TensorBoard is started on: every fitted tree is written to `<log_dir>/explain`,
-            as text and as a picture.
+        log_dir: The directory that TensorBoard is started on: every fitted tree is written to
+            `<log_dir>/explain`, as text and as a picture.
         batch_size: How many reference rows go through the model at once.
         seed: Seed of all that is drawn.
         name: The name of this model.
@@ -212,7 +213,7 @@ class TreeRegularization(keras.Model):
         self._run = _Run(options.log_dir)
         self._reference: Reference | None = None
         self._state: dict[str, keras.Variable] = {}
-        self.built = True
+        self.built = reference is not _LATER  # else by `build_from_config`
         if reference is None:
             raise ValueError(_NO_REFERENCE)
         if reference is not _LATER:
@@ -249,7 +250,8 @@ class TreeRegularization(keras.Model):
                 f"classes, as before. Received: {len(names)} columns and {rows.units} classes."
             )
         self._reference, self._run.names = reference, names
-        self._network().measured  # raises where a region has too few rows
+        self._run.latest = None
+        self._tree_of(self._network())  # raises where a region has too few rows, or names don't fit
         self.train_function = None  # it holds the rows that were probed before
 
     def _sizes_of(self, reference: Reference, rows: Rows) -> tuple[Sizes, int, dict[str, Any]]:
@@ -320,16 +322,14 @@ class TreeRegularization(keras.Model):
 
     def _tree_of(self, network: LiveNetwork) -> SurrogateTree | RegionalTree:
         known = self._run.latest
-        if known is None or not known[0].same_as(network.rows):
-            self._run.latest = known = (network.rows, self._named(network.measured))
+        if known is None or not network.sees_what(known[0]):
+            self._run.latest = known = (network, self._named(network.measured))
         return known[1]
 
     def _named(self, trees: Sequence[SurrogateTree]) -> SurrogateTree | RegionalTree:
         features = self.options.feature_names or self._run.names
         named = tuple(
-            dataclasses.replace(tree, reader=self._reader).named(
-                features, self.options.class_names
-            )
+            dataclasses.replace(tree, reader=self._reader).named(features, self.options.class_names)
             for tree in trees
         )
         if self._sizes.regions == 1:
@@ -357,11 +357,12 @@ class TreeRegularization(keras.Model):
         """
         if not self.options.strength:
             return super().fit(*args, **kwargs)
-        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
         if self._reference is None:
             raise ValueError(_NO_REFERENCE)
-        check_labels(given.get("y"))
-        return super().fit(**given | {"callbacks": _first(TreeCallback(), given.get("callbacks"))})
+        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        check_labels(given.get("y"), self._sizes.classes, self._reader.output_rank)
+        with _first(TreeCallback(), given.get("callbacks")) as callbacks:
+            return super().fit(**given | {"callbacks": callbacks})
 
     def call(self, inputs: Nest, training: bool | None = None) -> Tensor:
         """What the model returns."""
@@ -486,6 +487,11 @@ class TreeRegularization(keras.Model):
     # Saving
 
     def get_config(self) -> dict[str, Any]:
+        if getattr(self.options.regions, "__name__", "") == "<lambda>":
+            raise ValueError(
+                "Expected `regions` to be a function with a name, to save a model with it. "
+                "Received: a lambda."
+            )
         return {
             "name": self.name,
             "model": keras.saving.serialize_keras_object(self.model),
@@ -506,6 +512,7 @@ class TreeRegularization(keras.Model):
     def build_from_config(self, config: dict[str, Any]) -> None:
         clusters = {name: np.zeros(shape) for name, shape in config["regions"].items()}
         self._make_state(Sizes(**config["sizes"]), config["columns"], clusters)
+        self.built = True
 
 
 class _Run:
@@ -514,15 +521,22 @@ class _Run:
     def __init__(self, log_dir: str | None) -> None:
         self.added = keras.metrics.Mean("penalty")
         self.units = threading.local()  # of the layer, in the step that a thread traces
-        self.latest: tuple[Rows, SurrogateTree | RegionalTree] | None = None
+        self.latest: tuple[LiveNetwork, SurrogateTree | RegionalTree] | None = None
         self.names: list[str] | None = None
         self.log = None if log_dir is None else TreeLog(log_dir)
 
 
-def _first(callback: keras.callbacks.Callback, others: Any) -> Any:
-    """Callbacks with one more in front."""
-    if isinstance(others, keras.callbacks.CallbackList):
-        others.callbacks.insert(0, callback)
-        return others
-    given = others if isinstance(others, (list, tuple)) else [] if others is None else [others]
-    return [callback, *given]
+@contextlib.contextmanager
+def _first(callback: keras.callbacks.Callback, others: Any) -> Iterator[Any]:
+    """Callbacks with one more in front; a user's `CallbackList` has it only inside."""
+    if not isinstance(others, keras.callbacks.CallbackList):
+        given = others if isinstance(others, (list, tuple)) else [] if others is None else [others]
+        yield [callback, *given]
+        return
+    callback.set_model(others.model)
+    callback.set_params(others.params)
+    others.callbacks.insert(0, callback)
+    try:
+        yield others
+    finally:
+        others.callbacks.remove(callback)

@@ -83,12 +83,12 @@ class Rows:
         return self.probabilities.shape[1]
 
     def same_as(self, other: Rows) -> bool:
-        """Whether other rows have the same features and classes, so that they have the same tree."""
+        """Whether other rows have the same features and classes, and so the same tree."""
         return np.array_equal(self.classes, other.classes) and np.array_equal(
             self.features, other.features
         )
 
-    def take(self, which: npt.NDArray[Any]) -> Self:
+    def take(self, which: Any) -> Self:
         """Some of the rows."""
         return dataclasses.replace(
             self,
@@ -119,6 +119,7 @@ class Reader:
         self.layer = None if layer is None else OpenModel.of(model).resolve(layer)
         OpenModel.of(model)  # raises where the model is not built
         self._activation: str | None = None  # what ends the model, once it was read
+        self.output_rank = 2
 
     def call(self, x: Nest, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """The model's output, and that of the layer in its last call."""
@@ -160,8 +161,15 @@ class Reader:
         if units is not None:
             parts = [_unit_rows(units, per_step, self._channels_first)]
         else:
-            parts = [_input_rows(leaf, per_step) for leaf in tree.flatten(x)]
+            parts = [_input_rows(leaf, per_step) for leaf in self._in_order(x)]
         return ops.concatenate([ops.cast(part, "float32") for part in parts], axis=1)
+
+    def _in_order(self, x: Nest) -> list[Any]:
+        """The inputs in the model's order, also those that are passed by name."""
+        declared = getattr(self.model, "inputs", None) or []
+        if isinstance(x, dict) and declared and not isinstance(self.model.input, dict):
+            return [x[tensor.name] for tensor in declared]
+        return tree.flatten(x)
 
     # On the host
 
@@ -204,7 +212,7 @@ class Reader:
 
     @property
     def _channels_first(self) -> bool:
-        node = OpenModel.of(self.model).nodes[self.layer]
+        node = OpenModel.of(self.model).nodes[self.layer or ""]
         return getattr(node, "data_format", None) == "channels_first"
 
     def column_names(self, x: Nest, columns: int) -> list[str]:
@@ -236,6 +244,7 @@ class Reader:
             ("rows", signature, self.layer), lambda: Compiled(backend.compile(read, specs), facts)
         )
         self._activation = function.facts["activation"]
+        self.output_rank = 3 if function.facts["per_step"] else 2
         return function
 
 

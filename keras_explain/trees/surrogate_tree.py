@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.trees.pruning import prune
 from keras_explain.trees.rows import Reader, Rows
@@ -55,6 +54,7 @@ class SurrogateTree:
             `[nodes, classes]`.
         agreement: The share of the rows it was pruned on for which the tree says what the model
             says; NaN for a tree that was not pruned.
+        pruned_on: How many rows it was pruned on.
         feature_names: A name per column.
         class_names: A name per class.
         reader: How rows are read from the model, if it was fitted to one.
@@ -74,6 +74,7 @@ class SurrogateTree:
     label: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int64]
     agreement: float = float("nan")
+    pruned_on: int = 0
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     reader: Reader | None = None
@@ -153,8 +154,10 @@ class SurrogateTree:
         Raises:
             ValueError: Shapes do not fit, or fewer rows than `min_samples_leaf` are left.
         """
-        rows = Rows.of(x, predicted, None if class_names is None else len(class_names))
-        other = None if prune_on is None else Rows.of(*prune_on, rows.units)
+        given = [predicted] if prune_on is None else [predicted, prune_on[1]]
+        units = len(class_names or ()) or max(2, *(1 + int(np.max(c, initial=0)) for c in given))
+        rows = Rows.of(x, predicted, units)
+        other = None if prune_on is None else Rows.of(*prune_on, units)
         tree = cls.of_rows(rows, other, min_samples_leaf, max_leaf_nodes, seed)
         columns = getattr(x, "columns", None)
         return tree.named(columns, None).named(feature_names, class_names)
@@ -179,11 +182,13 @@ class SurrogateTree:
                 f"tree on. Received: {len(rows.features)} rows, {len(grown_on.features)} of them "
                 "to grow on. Give more rows, or a smaller min_samples_leaf."
             )
-        grown = _grown(grown_on, min_samples_leaf, max_leaf_nodes, seed)
+        grown = cls._grown(grown_on, min_samples_leaf, max_leaf_nodes, seed)
         errors = prune(grown, _counts(grown, kept)) if len(kept.features) else None
         tree = grown._without_orphans()
         agreement = float("nan") if errors is None else 1 - errors / len(kept.features)
-        return dataclasses.replace(tree, counts=_counts(tree, rows), agreement=agreement)
+        return dataclasses.replace(
+            tree, counts=_counts(tree, rows), agreement=agreement, pruned_on=len(kept.features)
+        )
 
     # What it measures
 
@@ -272,6 +277,28 @@ class SurrogateTree:
                 f"Expected rows [N, {expected}], as the tree was fitted on. "
                 f"Received: shape {features.shape}."
             )
+
+    @classmethod
+    def _grown(
+        cls, rows: Rows, min_samples_leaf: int, max_leaf_nodes: int | None, seed: int
+    ) -> Self:
+        """CART's tree, all its nodes."""
+        from sklearn.tree import DecisionTreeClassifier
+
+        cart = DecisionTreeClassifier(
+            min_samples_leaf=min_samples_leaf, max_leaf_nodes=max_leaf_nodes, random_state=seed
+        ).fit(rows.features, rows.classes)
+        nodes = cart.tree_
+        return cls(
+            feature=np.where(nodes.children_left == LEAF, LEAF, nodes.feature).astype(np.int32),
+            threshold=_at_most(nodes.threshold),
+            left=nodes.children_left.astype(np.int32),
+            right=nodes.children_right.astype(np.int32),
+            label=cart.classes_[nodes.value[:, 0].argmax(axis=1)].astype(np.int32),
+            counts=np.zeros((nodes.node_count, rows.units), np.int64),
+            feature_names=tuple(f"x{i}" for i in range(rows.features.shape[1])),
+            class_names=tuple(map(str, range(rows.units))),
+        )
 
     def _without_orphans(self) -> Self:
         """The same tree without nodes that pruning has cut off."""
@@ -375,28 +402,6 @@ def _names(what: str, given: Names, known: tuple[str, ...]) -> tuple[str, ...]:
             f"Expected {len(known)} names as `{what}`. Received: {len(names)} names, {names}."
         )
     return names
-
-
-def _grown(
-    rows: Rows, min_samples_leaf: int, max_leaf_nodes: int | None, seed: int
-) -> SurrogateTree:
-    """CART's tree, all its nodes."""
-    from sklearn.tree import DecisionTreeClassifier
-
-    cart = DecisionTreeClassifier(
-        min_samples_leaf=min_samples_leaf, max_leaf_nodes=max_leaf_nodes, random_state=seed
-    ).fit(rows.features, rows.classes)
-    nodes = cart.tree_
-    return SurrogateTree(
-        feature=np.where(nodes.children_left == LEAF, LEAF, nodes.feature).astype(np.int32),
-        threshold=_at_most(nodes.threshold),
-        left=nodes.children_left.astype(np.int32),
-        right=nodes.children_right.astype(np.int32),
-        label=cart.classes_[nodes.value[:, 0].argmax(axis=1)].astype(np.int32),
-        counts=np.zeros((nodes.node_count, rows.units), np.int64),
-        feature_names=tuple(f"x{i}" for i in range(rows.features.shape[1])),
-        class_names=tuple(map(str, range(rows.units))),
-    )
 
 
 def _at_most(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:

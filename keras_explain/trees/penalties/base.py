@@ -52,6 +52,11 @@ class Network(abc.ABC):
     def weights(self) -> Floats:
         """All trainable weights, `[weights]`."""
 
+    @property
+    @abc.abstractmethod
+    def ends(self) -> list[int]:
+        """Where in `weights()` each of the model's tensors ends, but the last."""
+
     @abc.abstractmethod
     def outputs(self) -> Floats:
         """Probabilities for the probe rows, `[outputs]`."""
