@@ -99,27 +99,13 @@ def rectangles(seed: int) -> Task:
 
     def truth(x: np.ndarray) -> np.ndarray:
         a, b = x[:, 0], x[:, 1]
-        boundaries = [
-            b > 0.25 + 0.15 * np.sign(a - 0.2),
-            np.abs(a - 0.575) < 0.09,
-            b > 0.25 - 0.15 * np.sign(a - 0.875),
-            np.abs(b - 0.75) < 0.12,
-            (a > 0.78) ^ (b > 0.75),
-        ]
+        boundaries = [b > 0.25, a > 0.575, b < 0.25, a < 0.275, b > 0.75]
         return np.choose(np.asarray(rectangle_of(x)), boundaries).astype("int32")
 
-    x, clean = rng.random((1500, 2)).astype("float32"), rng.random((5000, 2)).astype("float32")
-    y = truth(x) ^ (rng.random(1500) < 0.1)
-    return Task(
-        (x[:1000], y[:1000]),
-        x[1000:],
-        (clean, truth(clean)),
-        (100, 100, 10),
-        "tanh",
-        400,
-        5,
-        regions=rectangle_of,
-    )
+    x, clean = rng.random((750, 2)).astype("float32"), rng.random((5000, 2)).astype("float32")
+    y = truth(x) ^ (rng.random(750) < 0.2)
+    test, widths = (clean, truth(clean)), (100, 100, 10)
+    return Task((x[:500], y[:500]), x[500:], test, widths, "relu", 200, 5, regions=rectangle_of)
 
 
 def table(x: np.ndarray, y: np.ndarray, seed: int, epochs: int) -> Task:

@@ -13,20 +13,23 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes on the machine
 
 import keras
+import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
 import keras_explain as kx
 
 L = keras.layers
 
 
-def network(columns: int) -> keras.Model:
-    """A small network with one unit: the logit of "benign"."""
+def network(x: np.ndarray) -> keras.Model:
+    """A small network that predicts "benign"; it scales its inputs, so trees ask in their units."""
+    scale = L.Normalization()
+    scale.adapt(x)
     return keras.Sequential(
         [
-            keras.Input((columns,)),
+            keras.Input(x.shape[1:]),
+            scale,
             L.Dense(64, activation="relu"),
             L.Dense(32, activation="relu"),
             L.Dense(1, activation="sigmoid"),
@@ -46,13 +49,11 @@ def main() -> None:
     x, x_test, y, y_test = train_test_split(
         cells.data, cells.target, test_size=0.3, random_state=0, stratify=cells.target
     )
-    scaler = StandardScaler().fit(x)
-    x, x_test = (scaler.transform(part).astype("float32") for part in (x, x_test))
 
     for strength in (0.0, 1.0):
         keras.utils.set_random_seed(0)
         model = kx.TreeRegularization(
-            network(x.shape[1]),
+            network(x),
             strength=strength,
             reference=x,
             feature_names=cells.feature_names,

@@ -216,8 +216,16 @@ _REAPPLY = {
     "Transpose": lambda op, y: tf.transpose(y, op.inputs[1]),
     "Squeeze": lambda op, y: tf.squeeze(y, op.get_attr("squeeze_dims") or None),
     "ExpandDims": lambda op, y: tf.expand_dims(y, op.inputs[1]),
+    "StridedSlice": lambda op, y: _sliced_alike(op, y),
 }
 _ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
+
+
+def _sliced_alike(op: Any, y: Tensor) -> Tensor:
+    masks = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+    begin, end, strides = op.inputs[1:]
+    attributes = {mask: op.get_attr(mask) for mask in masks}
+    return tf.raw_ops.StridedSlice(input=y, begin=begin, end=end, strides=strides, **attributes)
 
 
 def before_activation(y: Tensor) -> tuple[Tensor, str] | None:
@@ -236,6 +244,8 @@ def before_activation(y: Tensor) -> tuple[Tensor, str] | None:
         op = op.inputs[0].op
     if op.type not in _ACTIVATIONS:
         return None
+    if op.type != "Sigmoid" and any(later.type == "StridedSlice" for later in after):
+        return None  # a unit's part of a softmax depends on the units that were cut off
     logits = op.inputs[0]
     for later in reversed(after):
         logits = _REAPPLY[later.type](later, logits)

@@ -378,9 +378,19 @@ class TestPlot:
             assert start[1] == pytest.approx(out[3])
 
     def test_edges_begin_beside_each_other(self):
-        (yes, _, first), (no, _, second), *_ = edges_of(small().plot())
-        assert no[0] - yes[0] == pytest.approx((first + second) / 2 / 72)
+        figure = small().plot()
+        (yes, _, first), (no, _, second), *_ = edges_of(figure)
+        total, at = (first + second) / 72, middle(card_of(figure, "≤ 50"))
+        assert yes[0] == pytest.approx(at - total / 2 + first / 2 / 72)
+        assert no[0] == pytest.approx(at + total / 2 - second / 2 / 72)
         assert edges_of(trees.plot(made(asks(0, 0.0, leaf(999, 0), leaf(0, 1)))))[1][2] >= 0.5
+
+    def test_yes_and_no_stand_outside_where_the_first_edges_end(self):
+        figure = small().plot()
+        (_, left, _), (_, right, _), *_ = edges_of(figure)
+        yes, no = (text.get_position() for text in figure.axes[0].texts[-2:])
+        assert yes[0] < left[0] < right[0] < no[0]
+        assert left[1] - 0.15 < yes[1] == no[1] < left[1]
 
     def test_colours(self):
         figure = small().plot()

@@ -40,8 +40,20 @@ def check_model(model: Any) -> None:
             )
 
 
-def check_loss(loss: Any) -> None:
-    """Raises a `ValueError` for a loss of regression."""
+_OF_PROBABILITIES = {
+    "binary_crossentropy",
+    "categorical_crossentropy",
+    "sparse_categorical_crossentropy",
+}
+
+
+def check_loss(loss: Any, *, of_logits: bool = False) -> None:
+    """Raises a `ValueError` for a loss of regression, or one that takes logits for probabilities.
+
+    Args:
+        loss: What was passed to `compile`.
+        of_logits: Whether the model is known to end without a sigmoid or softmax.
+    """
     for given in tree.flatten(loss):
         found = keras.losses.get(given)
         name = getattr(found, "__name__", None) or snake_name(type(found).__name__)
@@ -52,6 +64,12 @@ def check_loss(loss: Any) -> None:
                 f"Received: loss={given!r}. For a regression, make classes of the target, such as "
                 "`np.digitize(y, thresholds)`, and train a classifier of those. For a squared "
                 "error between probabilities (the Brier score), pass a function of your own."
+            )
+        if of_logits and name in _OF_PROBABILITIES and not getattr(found, "from_logits", False):
+            raise ValueError(
+                "Expected a loss with `from_logits=True`, since no sigmoid or softmax was found at "
+                f"the end of the model. Received: loss={given!r}, which takes probabilities. If "
+                "the model does return probabilities, end it with `keras.layers.Activation`."
             )
 
 

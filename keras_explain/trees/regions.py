@@ -62,4 +62,17 @@ def total(penalties: Tensor, over: str) -> Tensor:
         return ops.sum(penalties)
     if over == "max":
         return ops.max(penalties)
-    return ops.sum(ops.sparsemax(penalties) * penalties)
+    return ops.sum(sparsemax(penalties) * penalties)
+
+
+def sparsemax(z: Tensor) -> Tensor:
+    """The point of the probability simplex that is nearest to `z`, `[R]`.
+
+    Written here, since `keras.ops.sparsemax` returns zeros for many inputs, such as
+    `[0.3, 0.5, 0.1, 0.2, 0.9]` (Keras 3.15).
+    """
+    largest_first = ops.flip(ops.sort(z))
+    count = ops.arange(1, z.shape[0] + 1, dtype=z.dtype)
+    is_above_0 = ops.cast(1 + count * largest_first > ops.cumsum(largest_first), z.dtype)
+    threshold = (ops.sum(is_above_0 * largest_first) - 1) / ops.sum(is_above_0)
+    return ops.maximum(z - threshold, 0)

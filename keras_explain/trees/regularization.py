@@ -344,9 +344,10 @@ class TreeRegularization(keras.Model):
         """As `keras.Model.compile`.
 
         Raises:
-            ValueError: The loss is one of regression.
+            ValueError: The loss is one of regression, or takes the model's logits for
+                probabilities.
         """
-        check_loss(loss)
+        check_loss(loss, of_logits=self._reader.of_logits)
         super().compile(optimizer, loss, *args, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:

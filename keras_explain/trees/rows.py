@@ -120,6 +120,7 @@ class Reader:
         OpenModel.of(model)  # raises where the model is not built
         self._activation: str | None = None  # what ends the model, once it was read
         self.output_rank = 2
+        self.of_logits = False
 
     def call(self, x: Nest, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """The model's output, and that of the layer in its last call."""
@@ -245,6 +246,7 @@ class Reader:
         )
         self._activation = function.facts["activation"]
         self.output_rank = 3 if function.facts["per_step"] else 2
+        self.of_logits = self._activation is None
         return function
 
 

@@ -89,7 +89,7 @@ class Step(NamedTuple):
         return ops.sum(self.weight * values, axis=0) / ops.maximum(total, 1)
 
 
-class Penalty(Config):
+class Penalty(Config, abc.ABC):
     """A term of the loss, as a configuration.
 
     What it learns on the host, it keeps in arrays of fixed shapes, its *state*, which are

@@ -1,26 +1,56 @@
-from keras_explain.trees.penalties.surrogates import Surrogate
+"""The path length, predicted from the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
-from keras_explain import backend
+
+from keras_explain.core import checks
+from keras_explain.trees.penalties.base import Floats, Network, Sizes, Step
+from keras_explain.trees.penalties.surrogates import Surrogate, mixtures
+
+Tensor = Any
 
 
 class WeightSurrogate(Surrogate):
-    mixtures: int = 30
+    """The path length as a small network predicts it from the model's weights: the paper's penalty.
+
+        Omega(theta) = MLP(flattened theta)
+
+    Wu et al., "Beyond Sparsity: Tree Regularization of Deep Models for Interpretability", AAAI 2018,
+    https://arxiv.org/abs/1711.06178, with the augmentation, the deterministic trees and the pruning
+    of "Regional Tree Regularization for Interpretability in Deep Neural Networks", AAAI 2020,
+    https://arxiv.org/abs/1908.04494.
+    """
+
+    augmented_kept: int = 120
+    mixtures: int = 10
     max_weights: int = 100_000
 
-    def size(self, sizes):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.count("mixtures", self.mixtures, least=0)
+        checks.count("max_weights", self.max_weights)
+
+    def check(self, sizes: Sizes) -> None:
+        if sizes.weights > self.max_weights:
+            raise ValueError(
+                f"Expected a model of at most {self.max_weights} trainable weights, since the "
+                "surrogate has 25 for each of them, and keeps a copy of all per pair it learns "
+                f"from. Received: {sizes.weights}. Use `kx.trees.TreeDistillation()` or "
+                "`kx.trees.OutputSurrogate()`, whose size does not depend on the model's."
+            )
+
+    def size(self, sizes: Sizes) -> int:
         return sizes.weights
 
-    def seen(self, weights, outputs):
+    def seen(self, weights: Floats, outputs: Floats) -> Floats:
         return weights
 
-    def seen_in(self, step):
+    def seen_in(self, step: Step) -> Tensor:
         return step.weights()
 
-    def augmented(self, network, recent, stream):
-        share = -np.log(
-            1 - backend.random_uniform(self.seed, (self.mixtures, len(recent)), 10**6 + stream)
-        )
-        share /= share.sum(1, keepdims=True)
-        return np.concatenate(
-            [super().augmented(network, recent, stream), (share @ recent).astype("float32")]
-        )
+    def augmented(self, network: Network, recent: Floats, stream: int) -> Floats:
+        mixed = mixtures(recent, self.mixtures, self.seed, stream + 3)
+        return np.concatenate([super().augmented(network, recent, stream), mixed])
