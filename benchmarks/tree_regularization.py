@@ -2,8 +2,8 @@
 
     python -m benchmarks.tree_regularization --out docs
 
-trains every method at 8 strengths with 5 seeds on each task, and writes the frontiers as figures and
-tables. What was trained is kept in a file, so that an interrupted run goes on.
+trains every method at 8 strengths with 5 seeds on each task, and writes the frontiers as figures
+and tables. What was trained is kept in a file, so that an interrupted run goes on.
 """
 
 import argparse
@@ -103,9 +103,9 @@ def rectangles(seed: int) -> Task:
         return np.choose(np.asarray(rectangle_of(x)), boundaries).astype("int32")
 
     x, clean = rng.random((750, 2)).astype("float32"), rng.random((5000, 2)).astype("float32")
-    y = truth(x) ^ (rng.random(750) < 0.2)
+    y = truth(x) ^ (rng.random(750) < 0.25)
     test, widths = (clean, truth(clean)), (100, 100, 10)
-    return Task((x[:500], y[:500]), x[500:], test, widths, "relu", 200, 5, regions=rectangle_of)
+    return Task((x[:500], y[:500]), x[500:], test, widths, "relu", 400, 5, regions=rectangle_of)
 
 
 def table(x: np.ndarray, y: np.ndarray, seed: int, epochs: int) -> Task:
@@ -265,10 +265,17 @@ class Method:
 
 METHODS = {
     "distillation": Method(
-        _penalised(kx.trees.TreeDistillation()), (0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5)
+        _penalised(kx.trees.TreeDistillation()), (0.1, 0.3, 0.5, 1, 1.25, 1.5, 2, 3)
     ),
     "path length": Method(
         _penalised(kx.trees.PathLength()), (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
+    ),
+    "output surrogate": Method(
+        _penalised(kx.trees.OutputSurrogate(fit_every=20)),
+        (0.02, 0.04, 0.06, 0.07, 0.08, 0.09, 0.1, 0.15),
+    ),
+    "weight surrogate": Method(
+        _penalised(kx.trees.WeightSurrogate(fit_every=20)), (0.1, 0.2, 0.5, 1, 2, 3, 5, 10)
     ),
     "none": Method(_weight_decay(lambda _: None), (0,), True),
     "L1": Method(
@@ -419,6 +426,8 @@ def main() -> None:
     parser.add_argument("--only", choices=list(TASKS), nargs="+", help="some of the tasks")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     options = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     kept, page = Kept(options.kept), []
     for task in options.only or TASKS:
         if task == "adult" and ADULT is None:

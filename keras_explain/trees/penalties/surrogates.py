@@ -241,25 +241,30 @@ def fit(v: Floats, lengths: Floats, weight_decay: float, seed: int) -> Arrays:
         `[R]`.
     """
     centre, scale = v.mean(axis=0), np.maximum(lengths.mean(axis=0), 1e-3)
-    left, spread, axes = np.linalg.svd(v - centre, full_matrices=False)
+    across, triangle = np.linalg.qr((v - centre).T)
+    left, spread, axes = np.linalg.svd(triangle.T, full_matrices=False)
     unit = max(float(np.sqrt(np.mean(np.square(spread)) / len(v))), 1e-12)
+    strategy = keras.Sequential(name="surrogate").distribute_strategy
     with _FITTING:
-        model, start = _regressor(len(spread), lengths.shape[1], weight_decay, seed)
+        model, start = _regressor(len(spread), lengths.shape[1], weight_decay, seed, strategy)
         for variable, value in zip(_variables(model), start, strict=True):
             variable.assign(value)
         for _ in range(STEPS):
             model.train_on_batch(left * spread / unit, lengths / scale)
         kernel, bias, out, shift = model.get_weights()
-    kernel = axes.T @ kernel / unit
+    kernel = across @ axes.T @ kernel / unit
     new = {"kernel": kernel, "bias": bias - centre @ kernel, "out": out, "shift": shift}
     return {name: array.astype(np.float32) for name, array in (new | {"scale": scale}).items()}
 
 
 @functools.lru_cache(maxsize=4)
 def _regressor(
-    inputs: int, outputs: int, weight_decay: float, seed: int
+    inputs: int, outputs: int, weight_decay: float, seed: int, strategy: Any
 ) -> tuple[keras.Model, list[npt.NDArray[Any]]]:
-    """A network to be fitted, and what its variables begin with; compiled once."""
+    """A network to be fitted, and what its variables begin with; compiled once per strategy.
+
+    Variables that were made under one strategy can't be trained under another.
+    """
     layers = [
         keras.layers.Dense(
             units,

@@ -1,0 +1,127 @@
+"""What tree regularization costs: time per step and epoch, and memory.
+
+    python -m benchmarks.tree_cost
+
+trains plain and regularized networks by turns in one process, and measures the peak memory of each
+in a process of its own.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+import keras_explain as kx
+from benchmarks.timing import interleaved, ratio
+
+L = keras.layers
+PENALTIES: dict[str, Callable[[], kx.trees.Penalty]] = {
+    "distillation": kx.trees.TreeDistillation,
+    "path length": kx.trees.PathLength,
+    "output surrogate": kx.trees.OutputSurrogate,
+    "weight surrogate": kx.trees.WeightSurrogate,
+}
+# rows, columns, widths, batch size
+SUBJECTS = {
+    "350 x 2, 100-100-10": (350, 2, (100, 100, 10), 100),
+    "10,000 x 14, 64-32": (10_000, 14, (64, 32), 100),
+    "10,000 x 100, 700-700-600 (a million weights)": (10_000, 100, (700, 700, 600), 100),
+}
+LARGEST = list(SUBJECTS)[-1]
+
+
+def data(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, columns)).astype("float32")
+    return x, (x[:, 0] * x[:, 1] + 0.3 * rng.normal(size=rows) > 0).astype("int32")
+
+
+def model(subject: str, penalty: str) -> tuple[keras.Model, tuple, int]:
+    """A compiled network, alone or regularized from the first epoch on."""
+    rows, columns, widths, batch = SUBJECTS[subject]
+    keras.utils.set_random_seed(0)
+    hidden = [L.Dense(width, "relu") for width in widths]
+    net = keras.Sequential([keras.Input((columns,)), *hidden, L.Dense(1, "sigmoid")])
+    x, y = data(rows, columns)
+    if penalty != "plain":
+        net = kx.TreeRegularization(net, reference=x, penalty=PENALTIES[penalty](), warmup=0.0)
+    net.compile("adam", "binary_crossentropy")
+    return net, (x, y), batch
+
+
+def suits(subject: str, penalty: str) -> bool:
+    """The surrogate over weights refuses large networks."""
+    return penalty != "weight surrogate" or subject != LARGEST
+
+
+def times(rounds: int, epochs: int) -> None:
+    print("| network | penalty | step | epoch with a refit | amortised, refit every epoch |")
+    print("|---|---|---|---|---|")
+    for subject in SUBJECTS:
+        names = ["plain", *(name for name in PENALTIES if suits(subject, name))]
+        made = {name: model(subject, name) for name in names}
+        works = {}
+        for name, (net, rows, batch) in made.items():
+            net.fit(*rows, batch_size=batch, epochs=6, verbose=0)  # compiles, fits surrogates
+            works[name] = lambda n=net, r=rows, b=batch: n.fit(
+                *r, batch_size=b, epochs=epochs, verbose=0
+            )
+        steps = {
+            name: lambda n=net, b=batch, r=rows: one_epoch(n, r, b)
+            for name, (net, rows, batch) in made.items()
+        }
+        whole, alone = interleaved(works, rounds), interleaved(steps, rounds)
+        for name in names[1:]:
+            print(
+                f"| {subject} | {name} | {ratio(alone, name, 'plain'):.2f} | "
+                f"{statistics.median(whole[name]) / epochs:.3f} s | "
+                f"{ratio(whole, name, 'plain'):.2f} |",
+                flush=True,
+            )
+
+
+def one_epoch(net: keras.Model, rows: tuple, batch: int) -> None:
+    """The steps of an epoch, without `fit` and its callbacks."""
+    x, y = rows
+    for begin in range(0, len(x) - batch + 1, batch):
+        net.train_on_batch(x[begin : begin + batch], y[begin : begin + batch])
+
+
+def memory(name: str) -> None:
+    """Prints the peak memory of training in this process, in MB."""
+    net, rows, batch = model(LARGEST, name)
+    net.fit(*rows, batch_size=batch, epochs=3, verbose=0)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def memories() -> None:
+    print(f"\nPeak memory of a process that trains {LARGEST}:")
+    for name in ("plain", "distillation"):
+        command = [sys.executable, "-m", "benchmarks.tree_cost", "--memory", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        print(f"- {name}: {float(done.stdout.split()[-1]):.0f} MB", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tree_cost", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--memory", choices=["plain", *PENALTIES], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        memory(options.memory)
+        return
+    times(options.rounds, options.epochs)
+    memories()
+
+
+if __name__ == "__main__":
+    main()
