@@ -12,7 +12,9 @@ from keras_explain.sinks.tensorboard import events_in
 
 
 class TreeLog:
-    """Writes trees to `<log_dir>/explain`: text `tree`, pictures `tree` or `tree/<region>`.
+    """Writes trees to `<log_dir>/explain`, for TensorBoard's Text and Images tabs.
+
+    The tags are `tree/text`, and `tree/picture` or, for each region, `tree/picture/<region>`.
 
     Args:
         log_dir: The directory that TensorBoard is started on.
@@ -38,8 +40,8 @@ def _write(step: int, tree: Any) -> None:
     from keras_explain.plots import trees as drawing
 
     text = tree.to_text()
-    tf.summary.text("tree", "\n".join("    " + line for line in text.splitlines()), step=step)
+    tf.summary.text("tree/text", "\n".join("    " + line for line in text.splitlines()), step=step)
     trees = getattr(tree, "trees", None)
-    named = {"tree": tree} if trees is None else {f"tree/{i}": t for i, t in enumerate(trees)}
-    for name, one in named.items():
-        tf.summary.image(name, drawing.picture(one)[None], step=step, max_outputs=1)
+    named = {"": tree} if trees is None else {f"/{i}": t for i, t in enumerate(trees)}
+    for region, one in named.items():
+        tf.summary.image(f"tree/picture{region}", drawing.picture(one)[None], step=step, max_outputs=1)

@@ -299,6 +299,12 @@ class TreeRegularization(keras.Model):
         check_loss(loss, of_logits=self._reader.of_logits)
         super().compile(optimizer, loss, *args, **kwargs)
 
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as saved; Keras itself does so only for models with its own `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built and self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.fit`.
 
