@@ -1,56 +1,59 @@
-"""Keras models that explain themselves while they train."""
+"""Keras models that explain themselves while they train.
 
-from keras_explain import backend
+Nothing is loaded before it is used: TensorBoard loads `keras_explain.tensorboard` alone.
+"""
 
-backend.require_tensorflow()
+from typing import TYPE_CHECKING, Any
 
-from keras_explain import callbacks, plots, sinks, trees  # noqa: E402
-from keras_explain.core import baselines, features, rules, targets  # noqa: E402
-from keras_explain.core.explainer import Explainer, get  # noqa: E402
-from keras_explain.core.explanation import Explanation  # noqa: E402
-from keras_explain.explainers import (  # noqa: E402
-    CAM,
-    LIME,
-    LRP,
-    RISE,
-    XRAI,
-    AblationCAM,
-    BlurIG,
-    Deconvnet,
-    DeepLIFT,
-    DeepSHAP,
-    DeepTaylor,
-    EigenCAM,
-    ExactShapley,
-    ExtremalPerturbation,
-    FeatureAblation,
-    GradCAM,
-    GradCAMPlusPlus,
-    GradientSHAP,
-    GuidedBackprop,
-    GuidedGradCAM,
-    GuidedIG,
-    HiResCAM,
-    HSICAttribution,
-    InputXGradient,
-    IntegratedGradients,
-    InternalInfluence,
-    KernelSHAP,
-    LayerCAM,
-    LayerConductance,
-    MeaningfulPerturbation,
-    Occlusion,
-    PartitionSHAP,
-    Saliency,
-    ScoreCAM,
-    ShapleySampling,
-    SmoothGrad,
-    SobolAttribution,
-    SquareGrad,
-    VarGrad,
-    XGradCAM,
-)
-from keras_explain.trees import TreeRegularization  # noqa: E402
+if TYPE_CHECKING:
+    from keras_explain import callbacks, plots, sinks, trees
+    from keras_explain.core import baselines, features, rules, targets
+    from keras_explain.core.explainer import Explainer, get
+    from keras_explain.core.explanation import Explanation
+    from keras_explain.explainers import (
+        CAM,
+        LIME,
+        LRP,
+        RISE,
+        XRAI,
+        AblationCAM,
+        BlurIG,
+        Deconvnet,
+        DeepLIFT,
+        DeepSHAP,
+        DeepTaylor,
+        EigenCAM,
+        ExactShapley,
+        ExtremalPerturbation,
+        FeatureAblation,
+        GradCAM,
+        GradCAMPlusPlus,
+        GradientSHAP,
+        GuidedBackprop,
+        GuidedGradCAM,
+        GuidedIG,
+        HiResCAM,
+        HSICAttribution,
+        InputXGradient,
+        IntegratedGradients,
+        InternalInfluence,
+        KernelSHAP,
+        LayerCAM,
+        LayerConductance,
+        MeaningfulPerturbation,
+        Occlusion,
+        PartitionSHAP,
+        Saliency,
+        ScoreCAM,
+        ShapleySampling,
+        SmoothGrad,
+        SobolAttribution,
+        SquareGrad,
+        VarGrad,
+        XGradCAM,
+    )
+    from keras_explain.tensorboard.report import report
+    from keras_explain.trees import TreeRegularization
 
 __version__ = "0.1.0"
 __all__ = [
@@ -102,8 +105,43 @@ __all__ = [
     "features",
     "get",
     "plots",
+    "report",
     "rules",
     "sinks",
     "targets",
     "trees",
 ]
+
+_HOMES = {
+    "Explainer": "core.explainer",
+    "Explanation": "core.explanation",
+    "TreeRegularization": "trees",
+    "get": "core.explainer",
+    "report": "tensorboard.report",
+}
+_MODULES = {
+    "baselines": "core.baselines",
+    "callbacks": "callbacks",
+    "features": "core.features",
+    "plots": "plots",
+    "rules": "core.rules",
+    "sinks": "sinks",
+    "targets": "core.targets",
+    "trees": "trees",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    module = _MODULES.get(name, _HOMES.get(name, "explainers"))
+    found = importlib.import_module(f"{__name__}.{module}")
+    value = found if name in _MODULES else getattr(found, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -33,6 +33,9 @@ def require_tensorflow() -> None:
         )
 
 
+require_tensorflow()
+
+
 # Compilation
 
 

@@ -8,6 +8,17 @@ import time
 import urllib.parse
 import urllib.request
 
+# TensorBoard as its command starts it, with the plugin of this tree, installed or not.
+PROGRAM = """
+import sys
+from tensorboard import default, main_lib, program
+from keras_explain.tensorboard.plugin import Loader
+main_lib.global_init()
+server = program.TensorBoard(plugins=[*default.get_static_plugins(), Loader()])
+server.configure(sys.argv)
+sys.exit(server.main())
+"""
+
 
 def wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
@@ -21,7 +32,7 @@ def wait_for(condition, seconds=60):
 def server(log_dir, loader, place):
     """Starts a TensorBoard, and gives a function that returns nothing until it is up."""
     log = place / "log.txt"
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir), "--port", "0"]
+    command = [sys.executable, "-c", PROGRAM, "--logdir", str(log_dir), "--port", "0"]
     with log.open("w") as output:
         process = subprocess.Popen(
             [*command, f"--load_fast={loader}"], stdout=output, stderr=output

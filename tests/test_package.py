@@ -35,7 +35,11 @@ MAY_IMPORT = {
     "tensorboard": {"sinks"},
 }
 FREE = {"__init__", "cli"}
-LAZILY = {("core/explanation.py", "plots"), ("trees/*", "plots")}
+LAZILY = {
+    ("core/explanation.py", "plots"),
+    ("core/config.py", "explainers"),  # a class is known by name once its module is loaded
+    ("trees/*", "plots"),
+}
 MAY_IMPORT_TENSORFLOW = {"backend", "sinks"}
 PRIVATE_KERAS = "core/intercept.py"
 PRINTING = {"print", "builtins.print", "sys.stdout", "sys.__stdout__"}
@@ -214,6 +218,8 @@ def test_nothing_is_printed(path):
         ("core/probe.py", "def f():\n    from keras_explain import plots", ["plots"]),
         ("core/explanation.py", "def f():\n    from keras_explain import plots", []),
         ("core/explanation.py", "from keras_explain import plots", ["plots"]),
+        ("core/config.py", "def f():\n    import_module('keras_explain.explainers')", []),
+        ("core/config.py", "import keras_explain.explainers", ["explainers"]),
         ("core/explanation.py", "def f():\n    from keras_explain import sinks", ["sinks"]),
         ("trees/tree.py", "def f():\n    from keras_explain.plots import trees", []),
         ("trees/tree.py", "from keras_explain.plots import trees", ["plots"]),
@@ -303,7 +309,8 @@ def import_without_the_heavy(statement, cwd):
 
 
 def test_importing_loads_nothing_heavy(tmp_path):
-    done = import_without_the_heavy("import keras_explain", tmp_path)
+    statement = "import keras_explain as kx\nkx.GradCAM, kx.callbacks.ExplanationLogger, kx.sinks"
+    done = import_without_the_heavy(statement, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
 
@@ -311,6 +318,25 @@ def test_importing_loads_nothing_heavy(tmp_path):
 def test_a_heavy_import_is_found(tmp_path):
     done = import_without_the_heavy("from matplotlib.image import imread", tmp_path)
     assert "ModuleNotFoundError" in done.stderr
+
+
+IMPORT_WITHOUT = """
+import sys
+for name in ("keras", "tensorflow"):
+    sys.modules[name] = None
+{statement}
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["keras_explain", "keras_explain.sinks.events", "keras_explain.tensorboard.plugin"]
+)
+def test_what_tensorboard_loads_needs_neither_keras_nor_tensorflow(tmp_path, module):
+    code = IMPORT_WITHOUT.format(statement=f"import {module}")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # Names, version, versions of others
@@ -329,6 +355,17 @@ def test_every_public_name_is_listed_once():
     assert len(set(keras_explain.__all__)) == len(keras_explain.__all__)
     assert public <= set(keras_explain.__all__)
     assert all(hasattr(keras_explain, name) for name in keras_explain.__all__)
+
+
+def test_every_name_is_listed_for_type_checkers_too():
+    (block,) = (node for node in ast.parse(SOURCES["__init__.py"]).body if isinstance(node, ast.If))
+    imported = {alias.name for node in block.body for alias in node.names}
+    assert imported == set(keras_explain.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'GradCam'"):
+        keras_explain.GradCam  # noqa: B018
 
 
 def test_every_explainer_is_exported():

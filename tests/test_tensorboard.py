@@ -23,6 +23,9 @@ EXPLAINERS = {
     "signed": {"class_name": "Saliency", "config": {"absolute": False}},
 }
 
+FOR_THE_TAB = {f"keras_explain/maps/{name}/{sample}" for name in EXPLAINERS for sample in range(3)}
+FOR_THE_TAB |= {"keras_explain/samples", "keras_explain/predictions"}
+
 
 def data():
     rng = np.random.default_rng(0)
@@ -113,7 +116,7 @@ class TestEvents:
         tensors, _ = events(trained[0] / "explain")
         scalars = ("drift", "concentration", "score", "scale")
         expected = {f"explain/{n}/{s}" for n in EXPLAINERS for s in (*scalars, 0, 1, 2)}
-        assert set(tensors) == expected | {"explain/predictions"}
+        assert set(tensors) == expected | {"explain/predictions"} | FOR_THE_TAB
 
     def test_descriptions_are_those_of_the_first_step(self, trained):
         log_dir, memory, _ = trained
@@ -156,12 +159,12 @@ class TestEvents:
             tag = f"explain/{record.name}/2"
             assert (picture(tensors[tag][record.step]) == pairs.pairs(record)[2]).all()
 
-    def test_without_pictures_scalars_and_table_alone(self, tmp_path):
+    def test_without_pictures_scalars_table_and_maps_alone(self, tmp_path):
         fit([logger(tmp_path, target=[[0, 1]] * 3)], epochs=1)
         tensors, _ = events(tmp_path / "explain")
         scalars = ("concentration", "score", "scale")
         expected = {f"explain/{name}/{scalar}" for name in EXPLAINERS for scalar in scalars}
-        assert set(tensors) == expected | {"explain/predictions"}
+        assert set(tensors) == expected | {"explain/predictions"} | FOR_THE_TAB
         assert "up (score" in tensors["explain/predictions"][0].item().decode()
 
 

@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import keras
 import numpy as np
@@ -77,6 +77,9 @@ class ExplanationLogger(keras.callbacks.Callback):
         sinks: Where the results go, as a list of `keras_explain.sinks.Sink`; `None` is
             `[TensorBoard(log_dir)]`, and `[]` leaves the scalars in `logs` alone.
         class_names: A name per class, for descriptions and tables: a list, or a dict by number.
+        feature_names: Names of the columns of a table, or of the channels of a series.
+        vocabulary: The word of each token id, as a sequence, a mapping or a function; `None` takes
+            that of an explainer's `features=Tokens(...)`.
         max_samples: How many samples to explain at most.
         to_image: A function from inputs to pictures `[B, H, W, C]` or `[B, H, W]`, in [0, 1] or
             [0, 255]; `None` guesses the range of inputs `[B, H, W, C]`. With it, inputs of any rank
@@ -112,6 +115,8 @@ class ExplanationLogger(keras.callbacks.Callback):
         metrics: Sequence[Callable[..., Any]] = (),
         sinks: Sequence[Sink] | None = None,
         class_names: Sequence[str] | Mapping[int, str] | None = None,
+        feature_names: Sequence[str] | None = None,
+        vocabulary: Sequence[str] | Mapping[int, str] | Callable[[int], str] | None = None,
         max_samples: int = 8,
         to_image: Callable[[Any], Any] | None = None,
         batch_size: int | None = None,
@@ -128,6 +133,8 @@ class ExplanationLogger(keras.callbacks.Callback):
         self.update_freq = update_freq
         self.sinks = [TensorBoard(log_dir)] if sinks is None else list(sinks)
         self.class_names = naming.class_names(class_names)
+        self.feature_names = None if feature_names is None else tuple(map(str, feature_names))
+        self.vocabulary = naming.vocabulary(vocabulary, self.explainers.values())
         self.to_image = to_image
         self.batch_size = batch_size
         self.seed = seed
@@ -216,15 +223,21 @@ class ExplanationLogger(keras.callbacks.Callback):
             pictures=pictures,
             maps=over,
             labels=self.samples.labels,
-            predicted=self._classes_of(predicted),
+            predicted=predicted.classes if self._are_classes(predicted) else None,
             explained=predictions.explained_classes(explanation, predicted),
             class_names=self.class_names,
+            probabilities=predicted.probabilities if self._are_classes(predicted) else None,
+            feature_names=self.feature_names,
+            vocabulary=self.vocabulary,
+            to_image=self.to_image,
         )
 
-    def _classes_of(self, predicted: predictions.Predictions | None) -> Any:
+    def _are_classes(
+        self, predicted: predictions.Predictions | None
+    ) -> TypeGuard[predictions.Predictions]:
         """Without labels or class names, the only unit of an output may be a regression."""
         known = self.samples.labels is not None or self.class_names is not None
-        return predicted.classes if predicted and (known or predicted.units > 1) else None
+        return predicted is not None and (known or predicted.units > 1)
 
     def _run_explainer(self, name: str) -> Explanation:
         explain, run = self.explainers[name], self._run

@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_explain.callbacks import scalars
 from keras_explain.core import explainer as core
+from keras_explain.core.features import Tokens
 from keras_explain.core.names import snake_name
 
 
@@ -86,6 +87,13 @@ def class_names(given: Any) -> tuple[str, ...] | None:
             f"Received: names for {sorted(given)}."
         )
     return tuple(str(given[number]) for number in range(len(given)))
+
+
+def vocabulary(given: Any, explainers: Iterable[Any]) -> Any:
+    """The word of each token id: what was given, or what an explainer's `Tokens` know."""
+    features = (getattr(explainer, "features", None) for explainer in explainers)
+    known = (one.known_vocabulary for one in features if isinstance(one, Tokens))
+    return given if given is not None else next((one for one in known if one is not None), None)
 
 
 def _explainer(given: Any) -> Any:

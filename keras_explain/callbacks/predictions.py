@@ -23,10 +23,12 @@ class Predictions:
         classes: Predicted classes, ints `[B]`. A one-unit output stands for two classes, and
             predicts 1 where its logit is above 0.
         units: How many units the output has.
+        probabilities: Those of the predicted classes, floats `[B]`.
     """
 
     classes: Classes
     units: int
+    probabilities: npt.NDArray[np.floating]
 
 
 def predict(
@@ -57,7 +59,8 @@ def predict(
             f"Expected a name for each of the {max(units, 2)} classes of the model's output. "
             f"Received: {len(class_names)} names, class_names={tuple(class_names)}."
         )
-    return Predictions(classes.astype(np.int64), units)
+    likely = forward.scores_of_predicted(model, x, asked.replace(of="probability"), batch_size)
+    return Predictions(classes.astype(np.int64), units, likely)
 
 
 def explained_classes(explanation: Explanation, predicted: Predictions | None) -> Classes | None:

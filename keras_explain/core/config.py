@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any, Self, dataclass_transform
 
 import keras
@@ -149,13 +150,18 @@ def deserialize(description: dict[str, Any]) -> Config:
 
 
 def known_classes(base: type) -> dict[str, Any]:
-    """The concrete subclasses of `base` by name."""
+    """The concrete subclasses of `base` by name: the package's own, and those defined elsewhere."""
+    import_module("keras_explain.explainers")  # a class is known once its module is loaded
+    return _concrete(base)
+
+
+def _concrete(base: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     cls: Any
     for cls in base.__subclasses__():
         if not getattr(cls, "__abstractmethods__", None) and not cls.__name__.startswith("_"):
             found[cls.__name__] = cls
-        found |= known_classes(cls)
+        found |= _concrete(cls)
     return found
 
 

@@ -315,12 +315,16 @@ class Tokens(Features, kw_only=False):
         padded = [np.pad(row, (0, length - len(row)), constant_values=fill) for row in ids]
         return np.stack(padded).astype(np.int32)
 
+    @property
+    def known_vocabulary(self) -> Any:
+        """The word of each id: the vocabulary, or the tokenizer's own."""
+        if self.vocabulary is None and hasattr(self.tokenizer, "get_vocabulary"):
+            return self.tokenizer.get_vocabulary()
+        return self.vocabulary
+
     def words(self, ids: np.ndarray) -> np.ndarray:
         """The word of each id, strings of the shape of `ids`; the id itself where none is known."""
-        vocabulary = self.vocabulary
-        if vocabulary is None and hasattr(self.tokenizer, "get_vocabulary"):
-            vocabulary = self.tokenizer.get_vocabulary()
-        word_of = word_finder(vocabulary)
+        word_of = word_finder(self.known_vocabulary)
         words = ["" if id_ == self.padding else word_of(int(id_)) for id_ in ids.flat]
         return np.array(words, dtype=str).reshape(ids.shape)
 

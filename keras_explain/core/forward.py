@@ -30,16 +30,31 @@ def predict(
 
     With a `targets.Label`, a one-unit output has the classes 0 and 1.
     """
+    _, classes, units = _predict(model, x, target, batch_size)
+    return classes, units
+
+
+def scores_of_predicted(
+    model: keras.Model, x: Nest, target: Target, batch_size: int | None = None
+) -> np.ndarray:
+    """The score of the class whose score is highest, floats `[B]`."""
+    return _predict(model, x, target, batch_size)[0]
+
+
+def _predict(
+    model: keras.Model, x: Nest, target: Target, batch_size: int | None
+) -> tuple[np.ndarray, np.ndarray, int]:
     x = inputs.checked(model, x)
     forward = Forward(OpenModel.of(model), x, target)
     count = tree.flatten(x)[0].shape[0]
     index = np.full((count, 1), PREDICTED, np.int32)
     rows = np.arange(count, dtype=np.int32)
-    classes = []
+    found = []
     for group in groups(count, forward.batch_size(batch_size)):
         at, row, classless = forward.tensors(rows[group], index[group])
-        classes.append(np.asarray(forward.score(at, at, row, classless)[1])[:, 0])
-    return np.concatenate(classes), forward.units
+        found.append([np.asarray(part)[:, 0] for part in forward.score(at, at, row, classless)])
+    scores, classes = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return scores, classes, forward.units
 
 
 def groups(rows: int, size: int) -> Iterator[slice]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,16 @@ class Record:
         limit: The colour limit that all samples of this record share.
         signed: Whether the maps have negative values.
         pictures: The inputs as they are shown, uint8 `[B, H, W, 3]`; `None` where nothing can be
-            shown as a picture.
+            shown as a picture, or several classes per sample are explained.
         maps: The maps over them, float32 `[B, H, W]`; `None` together with `pictures`.
         labels: True classes, ints `[B]`.
         predicted: Predicted classes at this step, ints `[B]`.
         explained: Explained classes, ints `[B, K]`; `None` where what is explained is no class.
         class_names: A name per class.
+        probabilities: The probability of each predicted class, floats `[B]`.
+        feature_names: Names of the columns of a table, or of the channels of a series.
+        vocabulary: The word of each token id: a sequence, a mapping or a function.
+        to_image: A function from inputs to pictures; `None` guesses their range.
     """
 
     step: int
@@ -44,6 +49,10 @@ class Record:
     predicted: npt.NDArray[np.int64] | None = None
     explained: npt.NDArray[np.int64] | None = None
     class_names: tuple[str, ...] | None = None
+    probabilities: npt.NDArray[np.floating] | None = None
+    feature_names: tuple[str, ...] | None = None
+    vocabulary: Any = None
+    to_image: Callable[[Any], Any] | None = None
 
     def class_name(self, index: Any) -> str:
         """The name of a class, or its number where it has none."""

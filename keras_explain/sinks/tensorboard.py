@@ -1,4 +1,4 @@
-"""Records as TensorBoard events: pictures, scalars and a table of predictions."""
+"""Records as TensorBoard events: pictures, scalars, a table of predictions, and maps."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_explain.sinks import pairs, wording
+from keras_explain.sinks import events, maps, pairs, wording
 from keras_explain.sinks.background import Background
 from keras_explain.sinks.base import Record, Sink
 
+_BLOB_SEQUENCE: Any = 3  # the number of summary.proto's DATA_CLASS_BLOB_SEQUENCE
+
 
 class TensorBoard(Sink):
-    """Writes records to `<log_dir>/explain`, for TensorBoard's Images, Scalars and Text tabs.
+    """Writes records to `<log_dir>/explain`, for the tabs of TensorBoard.
 
-    | tag                              | what                                                    |
+    | tag                              | what                                                     |
     |----------------------------------|---------------------------------------------------------|
     | `explain/<explainer>/<sample>`   | picture: the input, and the map over it                 |
     | `explain/<explainer>/<scalar>`   | every scalar of the record                              |
     | `explain/predictions`            | text: per step, a table of true, predicted and explained |
+    | `keras_explain/...`              | samples, maps and predictions, for the Explain tab       |
 
     Drawing, compressing and writing are done by one background thread, which also flushes the file
     after every record. It lives only while there is work. Several sinks on one `log_dir`
     share it, and the event file. Pictures are left out where the input is not a picture, or where
-    several classes per sample are explained.
+    several classes per sample are explained; maps, where values lie over no input.
 
     Args:
         log_dir: The directory that TensorBoard is started on.
@@ -49,7 +52,8 @@ class TensorBoard(Sink):
         if self._step and self._step[0].step != record.step:
             self.flush()
         self._step.append(record)
-        self._events.submit(functools.partial(_write_record, record))
+        first = len(self._step) == 1
+        self._events.submit(functools.partial(_write_record, self._events, record, first))
 
     def flush(self) -> None:
         """Ends a step: its table is queued, and flushed like all before it.
@@ -84,6 +88,7 @@ class _Events:
         self._directory = directory
         self._background = Background(f"Writing explanations to {directory!r}")
         self._writer: Any = None
+        self.samples: set[bytes] = set()  # the headers of those that the open file has
 
     def submit(self, job: Callable[[], None]) -> None:
         self._background.submit(functools.partial(self._run, job))
@@ -101,7 +106,7 @@ class _Events:
             job()
 
     def _close(self) -> None:
-        writer, self._writer = self._writer, None
+        writer, self._writer, self.samples = self._writer, None, set()
         if writer is not None:
             writer.close()
 
@@ -120,7 +125,7 @@ def events_in(directory: str) -> _Events:
         return events
 
 
-def _write_record(record: Record) -> None:
+def _write_record(file: _Events, record: Record, first: bool) -> None:
     tag = f"explain/{record.name}"
     for name, value in record.scalars.items():
         tf.summary.scalar(f"{tag}/{name}", value, step=record.step)
@@ -128,6 +133,9 @@ def _write_record(record: Record) -> None:
     for sample, picture in enumerate(() if pictures is None else pictures):
         text = wording.description(record, sample)
         _write_picture(f"{tag}/{sample}", picture, record.step, text)
+    shown = maps.shown(record)
+    if shown is not None:
+        _write_maps(file, record, shown, first)
 
 
 def _write_picture(tag: str, picture: np.ndarray, step: int, text: str) -> None:
@@ -136,3 +144,28 @@ def _write_picture(tag: str, picture: np.ndarray, step: int, text: str) -> None:
 
 def _write_table(records: list[Record]) -> None:
     tf.summary.text("explain/predictions", wording.table(records), step=records[0].step)
+
+
+def _write_maps(file: _Events, record: Record, shown: maps.Shown, first: bool) -> None:
+    """The maps of a record; before the first of a file its samples, of a step its predictions."""
+    header, *pictures = maps.samples(record, shown)
+    if header not in file.samples:
+        write_blobs(events.SAMPLES, [header, *pictures], record.step)
+        file.samples.add(header)
+    predictions = maps.predictions(record, shown) if first else None
+    if predictions is not None:
+        write_blobs(events.PREDICTIONS, predictions, record.step)
+    for sample in range(len(shown.x)):
+        tag = events.map_tag(record.name, sample)
+        write_blobs(tag, maps.maps(record, shown, sample), record.step)
+
+
+def write_blobs(tag: str, blobs: events.Blobs, step: int) -> None:
+    """Writes an event of the Explain tab to the file that is open."""
+    metadata = tf.compat.v1.SummaryMetadata(
+        plugin_data=tf.compat.v1.SummaryMetadata.PluginData(
+            plugin_name=events.PLUGIN, content=events.content()
+        ),
+        data_class=_BLOB_SEQUENCE,
+    )
+    tf.summary.write(tag, tf.constant(blobs, tf.string, [len(blobs)]), step, metadata)

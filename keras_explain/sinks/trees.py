@@ -8,13 +8,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_explain.sinks.tensorboard import events_in
+from keras_explain.sinks import events
+from keras_explain.sinks.tensorboard import events_in, write_blobs
 
 
 class TreeLog:
-    """Writes trees to `<log_dir>/explain`, for TensorBoard's Text and Images tabs.
+    """Writes trees to `<log_dir>/explain`, for TensorBoard's Text, Images and Explain tabs.
 
-    The tags are `tree/text`, and `tree/picture` or, for each region, `tree/picture/<region>`.
+    The tags are `tree/text`, `tree/picture` (or for each region, `tree/picture/<region>`), and
+    `keras_explain/tree`.
 
     Args:
         log_dir: The directory that TensorBoard is started on.
@@ -41,7 +43,9 @@ def _write(step: int, tree: Any) -> None:
 
     text = tree.to_text()
     tf.summary.text("tree/text", "\n".join("    " + line for line in text.splitlines()), step=step)
-    trees = getattr(tree, "trees", None)
-    named = {"": tree} if trees is None else {f"/{i}": t for i, t in enumerate(trees)}
-    for region, one in named.items():
-        tf.summary.image(f"tree/picture{region}", drawing.picture(one)[None], step=step, max_outputs=1)
+    of_region = dict(enumerate(tree.trees)) if hasattr(tree, "trees") else {None: tree}
+    for region, one in of_region.items():
+        tag = "tree/picture" if region is None else f"tree/picture/{region}"
+        tf.summary.image(tag, drawing.picture(one)[None], step=step, max_outputs=1)
+    described = [{"region": region, "tree": one.to_dict()} for region, one in of_region.items()]
+    write_blobs(events.TREE, events.tree_blobs({"trees": described}), step)

@@ -1,0 +1,163 @@
+"""What was found out, as lines and files."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from keras import tree
+
+from keras_explain import __version__
+from keras_explain.cli.samples import Samples
+from keras_explain.core.explanation import Explanation
+from keras_explain.core.targets import Class
+
+Row = dict[str, Any]
+BEST = 5  # classes a prediction is told by
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """What was found out."""
+
+    explanations: dict[str, Explanation]
+    samples: Samples
+    outputs: np.ndarray | None  # [B, C]
+    names: list[str] | None
+
+    def lines(self) -> Iterator[str]:
+        """What was predicted and explained, a line an input."""
+        method, first = next(iter(self.explanations.items()))
+        for i, name in enumerate(self.samples.names):
+            rows = self._rows_of(i, method, one(first, i))
+            explained = [_named(row["class"], row["class_name"]) for row in rows]
+            said = f"explained {', '.join(explained)}"
+            for best in self._best(i)[:1]:
+                predicted = _named(best["class"], best["name"])
+                more = "" if explained == [predicted] else f"; {said}"
+                said = f"predicted {predicted} ({_short(best['output'])}){more}"
+            yield f"{name}: {said}"
+
+    def _best(self, i: int) -> list[dict[str, Any]]:
+        """The likeliest classes of a sample: what the model returns for them."""
+        if self.outputs is None:
+            return []
+        row = self.outputs[i]
+        if len(row) == 1:  # a binary head without names, or a regression
+            return [{"class": None, "name": None, "output": _finite(row[0])}]
+        order = np.argsort(-row, kind="stable")[:BEST]
+        return [
+            {"class": int(c), "name": self._class_name(int(c)), "output": _finite(row[c])}
+            for c in order
+        ]
+
+    def _rows(self, i: int) -> list[Row]:
+        """A row for each method, and for each class of a sample that it explained."""
+        return [
+            row
+            for method, explanation in self.explanations.items()
+            for row in self._rows_of(i, method, one(explanation, i))
+        ]
+
+    def _rows_of(self, i: int, method: str, one: Explanation) -> Iterator[Row]:
+        scores, shape = np.ravel(one.scores), np.shape(one.scores)
+        index = np.broadcast_to(np.asarray(one.target.index), shape).ravel()
+        extras = [one.extras.get(name) for name in ("base_values", "convergence_delta")]
+        base, delta = (None if e is None else np.ravel(e) for e in extras)
+        single = one.units == 1 and type(one.target) is Class
+        for k, (number, score) in enumerate(zip(index, scores, strict=True)):
+            yield {
+                "input": self.samples.names[i],
+                "method": method,
+                "class": None if single else int(number),
+                "class_name": None if single else self._class_name(int(number)),
+                "score": _finite(score),
+                "base_value": None if base is None else _finite(base[k]),
+                "convergence_delta": None if delta is None else _finite(delta[k]),
+            }
+
+    @staticmethod
+    def paths(folder: Path, methods: Iterable[str]) -> list[Path]:
+        """All that `write` writes."""
+        values = [folder / f"{method}.npz" for method in methods]
+        return [*values, folder / "scores.csv", folder / "scores.json"]
+
+    def write(self, options: argparse.Namespace) -> Iterator[Path]:
+        """Writes the raw values of each method, and the scores as a table and with all else."""
+        options.output.mkdir(parents=True, exist_ok=True)
+        *files, table, everything = self.paths(options.output, self.explanations)
+        for file, explanation in zip(files, self.explanations.values(), strict=True):
+            explanation.save(file)
+            yield file
+        rows = [self._rows(i) for i in range(len(self.samples.names))]
+        with open(table, "w", encoding="utf-8", newline="") as opened:
+            writer = csv.DictWriter(opened, list(rows[0][0]))
+            writer.writeheader()
+            writer.writerows(row for sample in rows for row in sample)
+        yield table
+        everything.write_text(json.dumps(self._summed_up(rows, options), indent=2) + "\n", "utf-8")
+        yield everything
+
+    def _summed_up(self, rows: list[list[Row]], options: argparse.Namespace) -> dict[str, Any]:
+        return {
+            "keras_explain": __version__,
+            "model": options.model,
+            "weights": options.weights,
+            "preprocess": self.samples.scale,
+            "seed": options.seed,
+            "methods": {name: repr(e.explainer) for name, e in self.explanations.items()},
+            "inputs": [
+                {
+                    "input": name,
+                    "file": str(self.samples.files[i]),
+                    "predicted": self._best(i),
+                    "explained": [
+                        {key: value for key, value in row.items() if key != "input"}
+                        for row in rows[i]
+                    ],
+                }
+                for i, name in enumerate(self.samples.names)
+            ],
+        }
+
+    def _class_name(self, number: int) -> str | None:
+        return None if self.names is None else self.names[number]
+
+
+def _named(number: int | None, name: str | None) -> str:
+    """A class in a line: by the first of its names."""
+    if name:
+        return name.partition(",")[0]
+    return "the output" if number is None else f"class {number}"
+
+
+def _short(value: float | None) -> str:
+    return "NaN" if value is None else f"{value:.3g}"
+
+
+def _finite(value: Any) -> float | None:
+    """A float32 with the digits that it has, as JSON can hold it."""
+    return float(str(np.float32(value))) if math.isfinite(value) else None
+
+
+def one(explanation: Explanation, i: int) -> Explanation:
+    """The explanation of one sample."""
+    cut = functools.partial(tree.map_structure, lambda leaf: leaf[i : i + 1])
+    index = explanation.target.index
+    target = explanation.target if index is None else explanation.target.replace(index=cut(index))
+    return dataclasses.replace(
+        explanation,
+        values=cut(explanation.values),
+        scores=cut(explanation.scores),
+        x=cut(explanation.x),
+        extras={name: cut(extra) for name, extra in explanation.extras.items()},
+        target=target,
+    )

@@ -1,0 +1,115 @@
+// A frame: all that is needed to draw one step. It has
+//   values: the state's values          step: the step that is shown
+//   sides: [{run, step, error}], the run and, where runs are compared, the second one
+//   limits: method -> the limit of all steps
+
+import { names } from "./state.js";
+import { className } from "./data.js";
+import { look } from "./colours.js";
+import { limitOf } from "./maps.js";
+
+// The methods that are shown, in the order they were logged.
+export function methodsOf(frame) {
+  const all = new Set(frame.sides.flatMap(({ run }) => run.methods));
+  const hidden = new Set(names(frame.values.hidden));
+  return [...all].filter((method) => !hidden.has(method));
+}
+
+// The columns: each with a title, and the maps that it shows beside or over each other.
+export function columnsOf(frame) {
+  const methods = methodsOf(frame);
+  const sides = frame.sides.map((_, side) => side);
+  const swipe = frame.values.mode === "swipe" && frame.sides[0].run.samples.kind === "pictures";
+  if (!swipe || sides.length > 1) {
+    return methods.map((method) => ({ title: method, swipe, parts: sides.map((side) => ({ side, method })) }));
+  }
+  const { left, right } = swipedMethods(frame);
+  if (!left) return [];
+  return [{ title: `${left} | ${right}`, swipe, parts: [left, right].map((method) => ({ side: 0, method })) }];
+}
+
+export function swipedMethods(frame) {
+  const methods = frame.sides[0].run.methods;
+  const { left, right } = frame.values;
+  return {
+    left: methods.includes(left) ? left : methods[0],
+    right: methods.includes(right) ? right : methods[1] ?? methods[0],
+  };
+}
+
+// What is known of a part for a sample: {key, record, index, run}, or {message} where it can't be shown.
+export function resolve(frame, part, sample) {
+  const { run, step, error } = frame.sides[part.side];
+  if (error) return { message: error };
+  const record = step.maps.get(part.method)?.get(sample);
+  if (!record) return { message: `Nothing was logged at step ${frame.step}.` };
+  if (record.samples !== null && run.samples.id !== null && record.samples !== run.samples.id) {
+    return { message: "This map is of other samples than those shown. Log into a new directory." };
+  }
+  const { index, wanted } = classIndex(frame.values.explained, record, run.samples.labels[sample]);
+  if (index < 0) return { message: `${wanted == null ? "That class" : className(run, wanted)} was not explained here.` };
+  return { key: `${step.key}\n${part.method}\n${sample}`, record, index, run };
+}
+
+function classIndex(explained, record, label) {
+  if (explained === "logged" || !record.classes) return { index: 0 };
+  const wanted = { true: label, predicted: record.predicted }[explained] ?? Number(explained);
+  return { index: record.classes.indexOf(wanted), wanted };
+}
+
+// How a map is coloured: the limit is the same for all runs that are compared.
+export function lookOf(frame, method, record, map, overPicture) {
+  const { scale, sign, threshold, diverging, sequential } = frame.values;
+  const limits = { map: () => limitOf(map), step: () => stepLimit(frame, method), steps: () => frame.limits.get(method) };
+  return look({
+    limit: limits[scale]() || record.limit || limitOf(map),
+    signed: sign === "signed" && isSigned(frame, method),
+    threshold: threshold / 100,
+    diverging,
+    sequential,
+  }, overPicture);
+}
+
+// The scale of a method's column: {limit, signed, look}; the limit is null where each map has its own.
+export function scaleOf(frame, method) {
+  const own = frame.values.scale === "map";
+  const found = lookOf(frame, method, { limit: 0 }, { low: own ? 1 : 0, high: 0 }, false);
+  return { limit: own ? null : found.limit, signed: found.signed, colours: found.colours };
+}
+
+export function recordsOf(frame, method) {
+  return frame.sides.flatMap(({ step }) => [...(step?.maps.get(method)?.values() ?? [])]);
+}
+
+function stepLimit(frame, method) {
+  return recordsOf(frame, method).reduce((most, record) => Math.max(most, record.limit), 0);
+}
+
+export function isSigned(frame, method) {
+  return recordsOf(frame, method).some((record) => record.signed);
+}
+
+// Such as "cat 4.21": what is explained and its score.
+export function caption({ record, index, run }) {
+  const score = record.scores[index];
+  const number = Number.isFinite(score) ? short(score) : "";
+  return record.classes ? `${className(run, record.classes[index])} ${number}`.trim() : number && `score ${number}`;
+}
+
+// A number in few characters.
+export function short(value) {
+  if (value == null || Number.isNaN(value)) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e5 || size < 1e-3) return value.toExponential(1).replace("e+", "e");
+  return String(Number(value.toPrecision(3)));
+}
+
+// {predicted, probability} of a sample at a step, whichever method logged it.
+export function predictionOf(step, sample) {
+  for (const records of step?.maps.values() ?? []) {
+    const record = records.get(sample);
+    if (record?.predicted != null) return record;
+  }
+  return { predicted: null, probability: null };
+}

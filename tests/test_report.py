@@ -1,0 +1,183 @@
+"""The report: one file that asks for nothing, with all that the log has. test_page.py opens it."""
+
+import base64
+import hashlib
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+
+import keras_explain as kx
+from keras_explain.sinks import events
+from keras_explain.tensorboard import report as module
+from keras_explain.tensorboard.reader import local_reader
+from tests import logs
+
+IMPORTED = re.compile(
+    r"""^(?:import\s+(?:[^"';]*\sfrom\s+)?|export\s[^"';]*\sfrom\s+)["']([^"']+)["']""",
+    re.MULTILINE,
+)
+
+
+class Page(html.parser.HTMLParser):
+    """The elements of a page, and the text of its scripts and styles, as a browser takes them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.scripts, self.data, self._open = [], [], {}, (None, {})
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._open = (tag, dict(attrs))
+
+    def handle_data(self, data):
+        tag, attrs = self._open
+        if tag == "script" and attrs["type"] == "application/json":
+            self.data[attrs["id"].removeprefix("keras-explain-")] = json.loads(data)
+        elif tag == "script":
+            self.scripts.append((attrs["type"], data))
+
+    def handle_endtag(self, tag):
+        self._open = (None, {})
+
+
+@pytest.fixture(scope="module")
+def log_dir(tmp_path_factory):
+    top = tmp_path_factory.mktemp("logs")
+    logs.write(top / "first")
+    logs.write(top / "</script><script>alert(1)</script>", steps=2)
+    return top
+
+
+@pytest.fixture(scope="module")
+def text(log_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    kx.report(log_dir, path)
+    return path.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def test_it_has_what_the_log_has(page, log_dir):
+    reader = local_reader(str(log_dir))
+    runs = reader.runs()
+    assert page.data["runs"] == runs
+    numbers = dict(page.data["numbers"])
+    assert list(numbers) == list(runs["runs"])
+    first = numbers["first"]
+    for step in range(logs.STEPS):
+        envelope = base64.b64decode(page.data[f"{first}-step-{step}"])
+        assert envelope == reader.step("first", step)
+    for sample in range(logs.SAMPLES):
+        picture = base64.b64decode(page.data[f"{first}-picture-{sample}"])
+        assert picture == reader.picture("first", sample)
+    scalars = dict(page.data[f"{first}-scalars"])
+    assert list(scalars) == runs["runs"]["first"]["scalars"]
+    assert scalars["explain/saliency/score"]["values"][3] == 1.5
+    assert page.data[f"{first}-tree-8"] == reader.tree("first", 8)
+    assert page.data[f"{first}-predictions"] == reader.predictions("first")
+
+
+def test_it_refers_to_nothing_outside(page, text):
+    for tag, attrs in page.elements:
+        assert tag in {"html", "head", "meta", "title", "style", "body", "script"}
+        assert not {"src", "href"} & attrs.keys()
+    modules = [base64.b64decode(url.partition(",")[2]).decode() for url in imports(page).values()]
+    markup = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    for part in [markup, *modules, *(script for _, script in page.scripts)]:
+        found = set(re.findall(r"https?://[^\s\"'`)]+", part))
+        assert found <= {"http://www.w3.org/2000/svg"}  # the name of a namespace
+    assert "@import" not in text
+    assert "url(" not in markup
+
+
+def imports(page):
+    return json.loads(dict(page.scripts)["importmap"])["imports"]
+
+
+def test_modules_import_each_other_by_names_of_the_map(page):
+    known = imports(page)
+    assert set(known) == {f"keras_explain/{path.name}" for path in module._STATIC.glob("*.js")}
+    for url in known.values():
+        kind, _, encoded = url.partition(",")
+        assert kind == "data:text/javascript;base64"
+        source = base64.b64decode(encoded).decode()
+        asked = IMPORTED.findall(source)
+        assert set(asked) <= set(known)
+    assert re.findall(r'from "(.*)"', dict(page.scripts)["module"]) == ["keras_explain/index.js"]
+
+
+def test_the_policy_lets_these_scripts_run_and_no_others(page):
+    (policy,) = (attrs["content"] for tag, attrs in page.elements if "http-equiv" in attrs)
+    assert "default-src 'none'" in policy
+    assert "connect-src" not in policy
+    assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0]
+    hashes = set(re.findall(r"'sha256-([^']+)'", policy))
+    digests = (hashlib.sha256(script.encode()).digest() for _, script in page.scripts)
+    assert hashes == {base64.b64encode(digest).decode() for digest in digests}
+    assert [kind for kind, _ in page.scripts] == ["importmap", "text/javascript", "module"]
+
+
+def test_names_can_not_become_markup(page, text):
+    assert "<b>dog" not in text
+    assert "alert(1)" in text
+    assert "<script>alert" not in text
+    samples = page.data["runs"]["runs"]["first"]["samples"]
+    assert samples["class_names"] == list(logs.NAMES)
+
+
+def test_steps_can_be_thinned_out(log_dir, tmp_path):
+    path = tmp_path / "report.html"
+    kx.report(log_dir / "first", path, max_steps=4)
+    page = Page(path.read_text("utf-8"))
+    assert page.data["runs"]["runs"][""]["steps"] == [0, 4, 7, 11]
+    kept = sorted(key for key in page.data if key.startswith("0-step"))
+    assert kept == ["0-step-0", "0-step-11", "0-step-4", "0-step-7"]
+
+
+def test_what_is_broken_is_a_problem_in_the_report(tmp_path):
+    samples = events.samples_blobs(
+        {"kind": "pictures", "id": "id", "count": 1, "shape": [4, 3, 3]},
+        np.zeros((1, 4, 3, 3), np.uint8),
+    )
+    logs.write_blobs(
+        tmp_path,
+        (events.SAMPLES, 0, [samples[0], b"no picture"]),
+        (events.TREE, 0, [b"no tree"]),
+        (events.map_tag("a", 0), 0, [b"no map"]),
+    )
+    kx.report(tmp_path, tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    said = [problem["tag"] for problem in page.data["runs"]["problems"]]
+    assert said == ["keras_explain/samples", "keras_explain/tree"]
+    header, _ = logs.opened(base64.b64decode(page.data["0-step-0"]))
+    assert "as JSON" in header["problems"][0]["message"]
+
+
+def test_mistakes_are_said_and_leave_no_file(tmp_path):
+    (tmp_path / "empty").mkdir()
+    path = tmp_path / "report.html"
+    with pytest.raises(ValueError, match=r"Expected a directory of logs.*not there"):
+        kx.report(tmp_path / "nothing", path)
+    with pytest.raises(ValueError, match=r"Expected explanations in .*ExplanationLogger"):
+        kx.report(tmp_path / "empty", path)
+    with pytest.raises(ValueError, match="max_steps"):
+        kx.report(tmp_path, path, max_steps=1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_report_that_fails_keeps_the_one_before(log_dir, tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("before")
+    monkeypatch.setattr(module, "_data", lambda *_: iter([1 / 1, None]))
+    with pytest.raises(TypeError):
+        kx.report(log_dir, path)
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [
+        ("report.html", "before")
+    ]
