@@ -1,7 +1,7 @@
 """Train a network that a small decision tree can mimic, and read the tree.
 
-Breast cancer from scikit-learn: is a tumour malignant, by 30 measures of its cells? The same network
-is trained without and with tree regularization. Writes both trees as pictures:
+Breast cancer from scikit-learn: is a tumour malignant, by 30 measures of its cells? The same
+network is trained without and with tree regularization. Writes both trees as pictures:
 
     python examples/tree_regularization.py --out demo
 """

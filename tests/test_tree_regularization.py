@@ -812,7 +812,6 @@ class TestBadInput:
             keras.losses.mean_absolute_percentage_error,
             ["mse"],
         ],
-        ids=str,
     )
     def test_a_loss_of_regression(self, loss):
         model = kx.TreeRegularization(network(), reference=X)
@@ -827,7 +826,6 @@ class TestBadInput:
             lambda y, p: ops.mean(ops.square(y - p), axis=-1),
             None,
         ],
-        ids=str,
     )
     def test_other_losses(self, loss):
         kx.TreeRegularization(network(), reference=X).compile("sgd", loss)
