@@ -8,7 +8,6 @@ and tables. What was trained is kept in a file, so that an interrupted run goes 
 
 import argparse
 import dataclasses
-import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -315,39 +314,41 @@ Results = dict[str, dict[float, dict[str, float]]]  # method -> strength -> mean
 
 
 class Kept:
-    """What was trained, in a file of JSON lines; lines of an earlier version of a run are left."""
+    """What was trained, in a file of JSON lines."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        self._known = {tuple(key): figures for key, figures in map(json.loads, lines)}
+        self.runs = {tuple(key): figures for key, figures in map(json.loads, lines)}
 
-    def get(self, key: tuple, make: Callable[[], dict[str, float]]) -> dict[str, float]:
-        if key not in self._known:
-            self._known[key] = make()
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([key, self._known[key]]) + "\n")
-        return self._known[key]
+    def add(self, key: tuple, figures: dict[str, float]) -> None:
+        self.runs[key] = figures
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([key, figures]) + "\n")
+
+
+def train_all(names: list[str], methods: list[str], seeds: int, kept: Kept) -> None:
+    """Trains what is not kept yet, one seed after another."""
+    for seed in range(seeds):
+        for task in names:
+            of_seed = TASKS[task][0](seed)
+            for name, method in TASKS[task][1].items():
+                for strength in method.strengths if name in methods else ():
+                    key = (task, name, strength, seed)
+                    if key not in kept.runs:
+                        kept.add(key, method.fit(of_seed, strength, seed))
 
 
 def frontier(task: str, seeds: int, kept: Kept) -> Results:
-    """The mean figures over seeds of every method at every strength."""
-    make, methods = TASKS[task]
-    tasks = [make(seed) for seed in range(seeds)]
+    """The mean figures over seeds of every method at every strength, and the number of seeds."""
     results: Results = {}
-    for name, method in methods.items():
-        results[name] = {}
+    for name, method in TASKS[task][1].items():
         for strength in method.strengths:
-            runs = [
-                kept.get(
-                    (task, name, strength, seed),
-                    functools.partial(method.fit, tasks[seed], strength, seed),
-                )
-                for seed in range(seeds)
-            ]
-            results[name][strength] = {
-                figure: float(np.mean([run[figure] for run in runs])) for figure in NAMES
-            }
+            keys = [(task, name, strength, seed) for seed in range(seeds)]
+            runs = [kept.runs[key] for key in keys if key in kept.runs]
+            if runs:
+                means = {figure: float(np.mean([run[figure] for run in runs])) for figure in NAMES}
+                results.setdefault(name, {})[strength] = means | {"seeds": len(runs)}
     return results
 
 
@@ -387,12 +388,13 @@ def lines(task: str, results: Results) -> Iterator[str]:
     baselines = {name for name, method in METHODS.items() if method.is_baseline}
     yield f"## {task}\n"
     yield f"{TASKS[task][0].__doc__} Majority: {majority(task):.3f}.\n"
-    yield "| method | strength | " + " | ".join(NAMES) + " |"
-    yield "|---" * (2 + len(NAMES)) + "|"
+    yield "| method | strength | " + " | ".join(NAMES) + " | seeds |"
+    yield "|---" * (3 + len(NAMES)) + "|"
     for name, runs in results.items():
         for strength, run in runs.items():
             figures = " | ".join(f"{run[figure]:.3f}" for figure in NAMES)
-            yield f"| {name}{' (baseline)' * (name in baselines)} | {strength:g} | {figures} |"
+            label = f"{name}{' (baseline)' * (name in baselines)}"
+            yield f"| {label} | {strength:g} | {figures} | {run['seeds']} |"
     yield "\nHypervolume of accuracy against APL, larger is better: " + ", ".join(
         f"{name} {volume:.3f}" for name, volume in volumes(results, majority(task)).items()
     )
@@ -412,7 +414,7 @@ def draw(task: str, results: Results, path: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", label=name, **style)
         axes.set(xlabel="average path length of the pruned tree", ylabel=what)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{task}: means of {SEEDS} seeds")
+    figure.suptitle(task)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig(path, dpi=80)
 
@@ -424,19 +426,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs"), help="where to write")
     parser.add_argument("--kept", type=Path, default=Path("frontier.jsonl"), help="what is trained")
     parser.add_argument("--only", choices=list(TASKS), nargs="+", help="some of the tasks")
+    parser.add_argument("--methods", nargs="+", help="train some of the methods")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     kept, page = Kept(options.kept), []
-    for task in options.only or TASKS:
-        if task == "adult" and ADULT is None:
-            continue
+    tasks = [task for task in options.only or TASKS if task != "adult" or ADULT is not None]
+    train_all(tasks, options.methods or [*METHODS, *REGIONAL], options.seeds, kept)
+    for task in tasks:
         results = frontier(task, options.seeds, kept)
-        page += lines(task, results)
         name = f"frontier-{task.replace(' ', '-')}.png"
         draw(task, results, options.out / "images" / name)
-        page.append(f"![{task}](images/{name})\n")
+        page += [*lines(task, results), f"![{task}](images/{name})\n"]
     (options.out / "frontier.md").write_text("\n".join(["# Frontiers\n", *page]), "utf-8")
 
 

@@ -28,7 +28,6 @@ class LiveNetwork(Network):
         sizes: What shapes depend on.
         region_of: The region of each row.
         probe_rows: How many reference rows are probed.
-        epoch: The epoch that comes next.
     """
 
     def __init__(
@@ -39,9 +38,8 @@ class LiveNetwork(Network):
         sizes: Sizes,
         region_of: RegionOf,
         probe_rows: int = 0,
-        epoch: int = 0,
     ) -> None:
-        self.sizes, self.epoch = sizes, epoch
+        self.sizes = sizes
         self._reader, self._reference, self._growth = reader, reference, growth
         self._region_of, self._probe_rows = region_of, probe_rows
         self.rows, self.prune_on = reference.read()

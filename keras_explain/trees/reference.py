@@ -72,6 +72,12 @@ class Reference:
         """At most so many of the reference inputs."""
         return _sample(self.x, rows, self._seed)
 
+    def fingerprint(self, rows: int) -> float:
+        """A number that differs for another probe."""
+        parts = tree.flatten(self.probe(rows)) if rows else []
+        weighed = (np.average(p.ravel(), weights=np.arange(1, p.size + 1)) for p in parts)
+        return float(sum(weighed))
+
     def outputs(self, rows: int) -> npt.NDArray[np.float32]:
         """The model's probabilities for the probe, `[outputs]`."""
         return self.reader.read(self.probe(rows), masked=True).probabilities.ravel()

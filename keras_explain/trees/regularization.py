@@ -198,10 +198,20 @@ class TreeRegularization(keras.Model):
                 f"Expected a reference of {self._columns} columns and {self._sizes.classes} "
                 f"classes, as before. Received: {len(names)} columns and {rows.units} classes."
             )
+        self._forget_another_probe(reference.fingerprint(options.penalty.probe_rows))
         self._reference, self._run.names = reference, names
         self._run.latest = None
         self._tree_of(self._network())  # raises where a region has too few rows, or names don't fit
         self.train_function = None  # it holds the rows that were probed before
+
+    def _forget_another_probe(self, fingerprint: float) -> None:
+        """What a penalty has learned of the outputs for some rows does not hold for others."""
+        known = float(backend.to_numpy(self._state["probe"]))
+        self._state["probe"].assign(fingerprint)
+        if self.fitted and known != np.float32(fingerprint):
+            for name, array in self.options.penalty.state(self._sizes).items():
+                self._part("penalty")[name].assign(array)
+            self._state["fitted"].assign(0.0)
 
     def _sizes_of(self, reference: Reference, rows: Rows) -> tuple[Sizes, int, dict[str, Any]]:
         options, found = self.options, {}
@@ -219,7 +229,8 @@ class TreeRegularization(keras.Model):
         """Creates the variables that hold trees, surrogates, regions and the schedule."""
         self.options.penalty.check(sizes)
         self._sizes, self._columns = sizes, columns
-        arrays: dict[str, Any] = {"strength": 0.0, "fitted": 0.0, "measured": np.zeros(3)}
+        arrays: dict[str, Any] = dict.fromkeys(("strength", "fitted", "probe"), 0.0)
+        arrays |= {"measured": np.zeros(len(_SCALARS))}
         arrays |= {f"region/{name}": array for name, array in clusters.items()}
         state = self.options.penalty.state(sizes)
         arrays |= {f"penalty/{name}": array for name, array in state.items()}
@@ -249,7 +260,7 @@ class TreeRegularization(keras.Model):
             return regions.numbered(self.options.regions, features)
         return backend.to_numpy(regions.nearest(features, **self._part("region")))
 
-    def _network(self, epoch: int = 0) -> LiveNetwork:
+    def _network(self) -> LiveNetwork:
         if self._reference is None:
             raise ValueError(_NO_REFERENCE)
         return LiveNetwork(
@@ -259,7 +270,6 @@ class TreeRegularization(keras.Model):
             self._sizes,
             self._region_of,
             self.options.penalty.probe_rows,
-            epoch,
         )
 
     # The tree
@@ -412,7 +422,7 @@ class TreeRegularization(keras.Model):
         Returns:
             The class that is predicted for every reference row, if it is one.
         """
-        network = self._network(epoch)
+        network = self._network()
         state = self._part("penalty")
         known = {name: backend.to_numpy(variable) for name, variable in state.items()}
         for name, array in self.options.penalty.refit(network, known).items():

@@ -185,6 +185,7 @@ class Reader:
         Raises:
             ValueError: The inputs are not what the model takes, or nothing that a tree can ask
                 about.
+            FloatingPointError: The model's scores are not finite.
         """
         x = inputs.checked(self.model, x)
         opened = OpenModel.of(self.model)
@@ -204,7 +205,12 @@ class Reader:
             each = len(parts[0]) // len(padded)
             found.append([np.asarray(part)[: len(which) * each] for part in parts])
         features, logits, weight = map(np.concatenate, zip(*found, strict=True))
-        inputs.check_finite(logits, "the model's output")
+        if not np.isfinite(logits).all():
+            raise FloatingPointError(
+                "Expected finite scores of the model, to fit a tree to its predictions. Received: "
+                f"NaN or infinity in {int((~np.isfinite(logits)).any(axis=1).sum())} of "
+                f"{len(logits)} rows. Has the training diverged?"
+            )
         shape = (count, len(logits) // count) if function.facts["per_step"] else (count,)
         sample = np.repeat(np.arange(count), len(logits) // count)
         probabilities = backend.to_numpy(ops.softmax(logits))

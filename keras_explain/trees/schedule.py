@@ -46,13 +46,13 @@ class TreeCallback(keras.callbacks.Callback):
         ramp = ramp_at(epoch, self.params["epochs"], options.warmup, options.ramp)
         self.model.begin_epoch(ramp)
         if not self.model.fitted:
-            self.model.refit(epoch)
+            self._refit(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Fits trees to the model as it is now, and adds the scalars to `logs`."""
         options, last = self.model.options, epoch + 1 == self.params["epochs"]
         if last or (epoch + 1) % options.refit_every == 0:
-            self._warn_of_collapse(self.model.refit(epoch + 1), epoch)
+            self._refit(epoch + 1)
         if logs is not None:
             logs.update({f"tree/{name}": value for name, value in self.model.scalars().items()})
 
@@ -60,14 +60,21 @@ class TreeCallback(keras.callbacks.Callback):
         """Closes the event file."""
         self.model.close_log()
 
-    def _warn_of_collapse(self, only_class: int | None, epoch: int) -> None:
-        if only_class is None or self._warned or not self.model.current_strength:
+    def _refit(self, epoch: int) -> None:
+        """Fits trees before an epoch; says so, once a training, where that makes no sense."""
+        try:
+            only_class = self.model.refit(epoch)
+        except FloatingPointError as error:  # a callback such as TerminateOnNaN may end it well
+            self._warn(f"No tree was fitted before epoch {epoch}. {error}")
             return
-        self._warned = True
-        warnings.warn(
-            f"The model predicts class {only_class} for every reference row since epoch {epoch}: "
-            "it has collapsed to a constant, whose tree is as simple as it is useless. Use a "
-            "smaller `strength`, a longer `warmup`, or a longer `ramp`.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        if only_class is not None and self.model.current_strength:
+            self._warn(
+                f"The model predicts class {only_class} for every reference row since epoch "
+                f"{max(epoch - 1, 0)}: it has collapsed to a constant, whose tree is as simple as "
+                "it is useless. Use a smaller `strength`, a longer `warmup`, or a longer `ramp`."
+            )
+
+    def _warn(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(message, RuntimeWarning, stacklevel=2)

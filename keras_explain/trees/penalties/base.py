@@ -38,11 +38,9 @@ class Network(abc.ABC):
 
     Attributes:
         sizes: What shapes depend on.
-        epoch: The epoch that comes next.
     """
 
     sizes: Sizes
-    epoch: int
 
     @abc.abstractmethod
     def trees(self, max_leaf_nodes: int | None = None) -> list[SurrogateTree]:
