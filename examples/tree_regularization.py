@@ -50,11 +50,12 @@ def main() -> None:
         cells.data, cells.target, test_size=0.3, random_state=0, stratify=cells.target
     )
 
-    for strength in (0.0, 1.0):
+    for strength in (0.0, 2.0):
         keras.utils.set_random_seed(0)
         model = kx.TreeRegularization(
             network(x),
             strength=strength,
+            penalty=kx.trees.TreeDistillation(max_leaf_nodes=4),
             reference=x,
             feature_names=cells.feature_names,
             class_names=cells.target_names,

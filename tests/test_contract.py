@@ -19,8 +19,8 @@ SORTS = [("IntegratedGradients", kind) for kind in models.NASTY] + [
 ]
 
 
-# All methods of an engine meet a kind of model in the same code: one of each engine meets every kind,
-# and each of the others a third of them, so that three together meet all.
+# All methods of an engine meet a kind of model in the same code: one of each engine meets every
+# kind, and each of the others a third of them, so that three together meet all.
 ENGINES = {"KernelSHAP": Perturbation, "GradCAM": LayerMap}
 
 

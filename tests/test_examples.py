@@ -81,3 +81,14 @@ def test_an_unknown_network_is_named(monkeypatch):
     monkeypatch.setattr("sys.argv", ["imagenet.py", "--model", "MobileNetV9"])
     with pytest.raises(SystemExit, match="MobileNetV9"):
         example("imagenet").main()
+
+
+def test_the_example_of_tree_regularization_prints_and_draws_both_trees(tmp_path, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["", "--out", str(tmp_path), "--epochs", "4"])
+        example("tree_regularization").main()
+    printed = capsys.readouterr().out
+    for strength in (0, 2):
+        assert f"strength {strength}: the network's accuracy" in printed
+        assert io.imread(tmp_path / f"tree-strength-{strength}.png")[..., :3].std() > 10
+    assert printed.count("average path length") == 2

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,16 +12,14 @@ import urllib.parse
 import keras
 import numpy as np
 import pytest
+from playwright import sync_api
 
 import keras_explain as kx
 from tests import mock_log
 from tests.server import wait_for
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="The browser tests need playwright: pip install playwright."
-)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-if CHROMIUM is None:
+if CHROMIUM is None and not os.environ.get("CI"):
     pytest.skip("The browser tests need chromium.", allow_module_level=True)
 
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
