@@ -42,8 +42,13 @@ def check_model(model: Any) -> None:
 
 _OF_PROBABILITIES = {
     "binary_crossentropy",
+    "binary_focal_crossentropy",
     "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "dice",
+    "kl_divergence",
     "sparse_categorical_crossentropy",
+    "tversky",
 }
 
 

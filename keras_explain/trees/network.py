@@ -54,7 +54,15 @@ class LiveNetwork(Network):
 
     def _trees(self, max_leaf_nodes: int | None) -> list[SurrogateTree]:
         parts = by_region(self.rows, self.prune_on, self.sizes.regions, self._region_of)
-        return [self._growth.tree(rows, other, max_leaf_nodes) for rows, other in parts]
+        trees = []
+        for region, (rows, other) in enumerate(parts):
+            try:
+                trees.append(self._growth.tree(rows, other, max_leaf_nodes))
+            except ValueError as error:
+                if len(parts) > 1:
+                    error.add_note(f"This is about region {region} of {len(parts)}.")
+                raise
+        return trees
 
     def weights(self) -> Floats:
         arrays = [backend.to_numpy(v).ravel() for v in self._reader.model.trainable_variables]

@@ -55,6 +55,12 @@ class Reference:
         batch_size: int | None,
         seed: int,
     ) -> None:
+        if not all(hasattr(leaf, "__array__") or np.ndim(leaf) for leaf in tree.flatten(x)):
+            raise ValueError(
+                "Expected arrays as `reference`, the inputs [N, ...] that the model takes. "
+                f"Received: {type(x).__name__}. Of a dataset, take some batches together: "
+                "`np.concatenate([x for x, y in dataset.take(100)])`."
+            )
         self.reader, self._batch_size, self._seed = reader, batch_size, seed
         self.x = _sample(inputs.checked(reader.model, x), subsample, seed)
         self.prune_on = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,7 @@ _LATER = object()  # the reference of a model that was loaded, until it is set a
 _NO_REFERENCE = (
     "Expected `reference`, the inputs on which a tree mimics the model: as a rule the training "
     "inputs, `reference=x_train`. Received: none. It is not saved with a model: after loading, set "
-    "`model.reference = x_train` again."
+    "`model.reference = x_train` again, or `model.set_reference(x_train, prune_on=x_val)`."
 )
 _SCALARS = ("apl", "leaves", "fidelity")
 
@@ -161,6 +162,7 @@ class TreeRegularization(keras.Model):
         self._growth = Growth(options.min_samples_leaf, options.seed)
         self._run = _Run(options.log_dir)
         self._reference: Reference | None = None
+        self._prunes_elsewhere = False
         self._state: dict[str, keras.Variable] = {}
         self.built = reference is not _LATER  # else by `build_from_config`
         if reference is None:
@@ -182,10 +184,25 @@ class TreeRegularization(keras.Model):
     def set_reference(self, x: Nest, prune_on: Nest | None = None) -> None:
         """Sets the reference inputs, and those that trees are pruned on.
 
+        Args:
+            x: The reference inputs.
+            prune_on: The others; `None` leaves them as they are.
+
         Raises:
-            ValueError: They are not what the model takes, too few, or not as wide as before.
+            ValueError: They are not what the model takes, too few, or not as wide as before; or
+                there is nothing to prune on after loading, where there was before saving.
         """
         options = self.options
+        if prune_on is None and self._reference is not None:
+            prune_on = self._reference.prune_on
+        if prune_on is None and self._prunes_elsewhere:
+            raise ValueError(
+                "Expected the inputs to prune trees on, too, since the model had such before it "
+                "was saved: `model.set_reference(x_train, prune_on=x_val)`. Received: none."
+            )
+        self._prunes_elsewhere = prune_on is not None
+        if self._reference is not None:
+            self._state["fitted"].assign(0.0)
         reference = Reference(
             self._reader, x, prune_on, options.subsample, options.batch_size, options.seed
         )
@@ -220,7 +237,7 @@ class TreeRegularization(keras.Model):
             count = int(regions.numbered(count, rows.features).max()) + 1
         elif count > 1:
             found = regions.clusters(rows.features, count, options.seed)
-        weights = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables)
+        weights = sum(math.prod(v.shape) for v in self.model.trainable_variables)
         probes = options.penalty.probe_rows
         outputs = reference.outputs(probes).size if probes else 0
         return Sizes(rows.units, count, weights, outputs), rows.features.shape[1], found
@@ -351,12 +368,12 @@ class TreeRegularization(keras.Model):
         )
         if not training or not self.options.strength:
             return loss
-        added = self._term(x, y_pred)
-        self._run.added.update_state(added)
+        added, rows = self._term(x, y_pred)
+        self._run.added.update_state(added, sample_weight=rows)
         return loss + ops.cast(added / backend.replica()[1], loss.dtype)
 
-    def _term(self, x: Nest, y_pred: Tensor) -> Tensor:
-        """`strength * ramp * Omega`, not evaluated while that is 0."""
+    def _term(self, x: Nest, y_pred: Tensor) -> tuple[Tensor, Tensor]:
+        """`strength * ramp * Omega`, not evaluated while that is 0; and the number of rows."""
         units = getattr(self._run.units, "output", None)
         features, logits, weight = self._reader.table(x, y_pred, units)
         strength = ops.convert_to_tensor(self._state["strength"])
@@ -372,7 +389,8 @@ class TreeRegularization(keras.Model):
             omega = self.options.penalty.penalty(self._part("penalty"), step)
             return strength * regions.total(omega, self.options.over_regions)
 
-        return ops.cond(strength > 0, term, lambda: ops.zeros_like(strength))
+        added = ops.cond(strength > 0, term, lambda: ops.zeros_like(strength))
+        return added, ops.sum(weight)
 
     def _in_regions(self, features: Tensor, weight: Tensor) -> Tensor:
         """How much each row counts in each region, `[n, R]`."""
@@ -387,6 +405,13 @@ class TreeRegularization(keras.Model):
     def _weights(self) -> Tensor:
         """All trainable weights `[weights]`, in the graph."""
         variables = self.model.trainable_variables
+        count = sum(math.prod(v.shape) for v in variables)
+        if count != self._sizes.weights:
+            raise ValueError(
+                f"Expected {self._sizes.weights} trainable weights, as when the penalty was made. "
+                f"Received: {count}, since layers were frozen or unfrozen. Make a new "
+                "TreeRegularization of `model.model`."
+            )
         return ops.concatenate([ops.reshape(ops.cast(v, "float32"), (-1,)) for v in variables])
 
     def _probe(self) -> Tensor:
@@ -413,11 +438,11 @@ class TreeRegularization(keras.Model):
         self._state["strength"].assign(self.options.strength * ramp)
         self._run.added.reset_state()
 
-    def refit(self, epoch: int) -> int | None:
+    def refit(self, epoch: int | None = None) -> int | None:
         """Fits trees and the penalty to the model as it is now.
 
         Args:
-            epoch: The epoch that comes next.
+            epoch: The epoch that is over, for the log; `None` writes no log.
 
         Returns:
             The class that is predicted for every reference row, if it is one.
@@ -431,8 +456,8 @@ class TreeRegularization(keras.Model):
         measured = (tree.average_path_length, tree.leaves, tree.agreement)
         self._state["measured"].assign(np.asarray(measured, np.float32))
         self._state["fitted"].assign(1.0)
-        if self._run.log is not None:
-            self._run.log.write(max(epoch - 1, 0), tree)
+        if self._run.log is not None and epoch is not None:
+            self._run.log.write(epoch, tree)
         return network.collapsed()
 
     def scalars(self) -> dict[str, float]:
@@ -451,6 +476,10 @@ class TreeRegularization(keras.Model):
             self._run.log.close()
 
     # Saving
+
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.export`, of the plain model."""
+        return self.model.export(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         if getattr(self.options.regions, "__name__", "") == "<lambda>":
@@ -473,11 +502,17 @@ class TreeRegularization(keras.Model):
 
     def get_build_config(self) -> dict[str, Any]:
         shapes = {name: list(v.shape) for name, v in self._part("region").items()}
-        return {"sizes": self._sizes._asdict(), "columns": self._columns, "regions": shapes}
+        return {
+            "sizes": self._sizes._asdict(),
+            "columns": self._columns,
+            "regions": shapes,
+            "prune_on": self._prunes_elsewhere,
+        }
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         clusters = {name: np.zeros(shape) for name, shape in config["regions"].items()}
         self._make_state(Sizes(**config["sizes"]), config["columns"], clusters)
+        self._prunes_elsewhere = config["prune_on"]
         self.built = True
 
 

@@ -62,6 +62,11 @@ class Rows:
         """
         features = backend.to_numpy(x).astype(np.float32)
         classes = backend.to_numpy(predicted)
+        if classes.dtype.kind not in "biuf":
+            raise ValueError(
+                "Expected classes as numbers from 0: `np.unique(names, return_inverse=True)[1]`. "
+                f"Received: an array of dtype {classes.dtype}."
+            )
         whole = classes.astype(np.int64)
         if features.ndim != 2 or classes.shape != (len(features),) or not len(features):
             raise ValueError(

@@ -37,41 +37,59 @@ class TreeCallback(keras.callbacks.Callback):
     model: TreeRegularization
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forgets earlier warnings."""
-        self._warned = False
+        """Forgets earlier trainings."""
+        self._warned, self._strongest, self._most_added = False, 0.0, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Sets the strength; fits the first tree, unless training goes on from a saved one."""
+        """Sets the strength; fits the first tree, unless an interrupted training goes on."""
         options = self.model.options
         ramp = ramp_at(epoch, self.params["epochs"], options.warmup, options.ramp)
+        self._strongest = max(self._strongest, ramp)
         self.model.begin_epoch(ramp)
-        if not self.model.fitted:
-            self._refit(epoch)
+        if epoch == 0 or not self.model.fitted:
+            self._refit(None)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Fits trees to the model as it is now, and adds the scalars to `logs`."""
         options, last = self.model.options, epoch + 1 == self.params["epochs"]
         if last or (epoch + 1) % options.refit_every == 0:
-            self._refit(epoch + 1)
+            self._refit(epoch)
+        scalars = self.model.scalars()
+        self._most_added = max(self._most_added, scalars["penalty"])
         if logs is not None:
-            logs.update({f"tree/{name}": value for name, value in self.model.scalars().items()})
+            logs.update({f"tree/{name}": value for name, value in scalars.items()})
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Closes the event file."""
+        """Closes the event file; says so where nothing was ever added to the loss."""
         self.model.close_log()
+        if not self._strongest:
+            self._warn(
+                "The training ended before the penalty began, so the model is not regularized: "
+                f"warmup={self.model.options.warmup} of epochs={self.params['epochs']} were not "
+                "over. Use a smaller `warmup`, or keep `EarlyStopping` from stopping before: "
+                "`start_from_epoch=`."
+            )
+        elif not self._most_added:
+            self._warn(
+                "The penalty was 0 in all epochs, so the model is not regularized. A surrogate "
+                "needs five fits of the tree before its first: more epochs, or a smaller "
+                "`refit_every`."
+            )
 
-    def _refit(self, epoch: int) -> None:
-        """Fits trees before an epoch; says so, once a training, where that makes no sense."""
+    def _refit(self, epoch: int | None) -> None:
+        """Fits trees after an epoch, or before the first; warns where that makes no sense."""
+        when = "before training" if epoch is None else f"after epoch {epoch}"
         try:
             only_class = self.model.refit(epoch)
         except FloatingPointError as error:  # a callback such as TerminateOnNaN may end it well
-            self._warn(f"No tree was fitted before epoch {epoch}. {error}")
+            self._warn(f"No tree was fitted {when}. {error}")
             return
-        if only_class is not None and self.model.current_strength:
+        if only_class is not None and epoch is not None and self.model.current_strength:
             self._warn(
-                f"The model predicts class {only_class} for every reference row since epoch "
-                f"{max(epoch - 1, 0)}: it has collapsed to a constant, whose tree is as simple as "
-                "it is useless. Use a smaller `strength`, a longer `warmup`, or a longer `ramp`."
+                f"The model predicts class {only_class} for every reference row {when}. The tree "
+                "of a constant is as simple as it is useless. If the model was no constant before "
+                "the penalty began, it has collapsed: use a smaller `strength`, a longer `warmup` "
+                "or a longer `ramp`."
             )
 
     def _warn(self, message: str) -> None:

@@ -37,7 +37,8 @@ class SurrogateTree:
 
     the measure that tree regularization keeps small (Wu et al., "Beyond Sparsity: Tree
     Regularization of Deep Models for Interpretability", AAAI 2018,
-    https://arxiv.org/abs/1711.06178). A constant model has 0, one question 1, XOR 2.
+    https://arxiv.org/abs/1711.06178). A constant model has 0, one question 1, the four corners of
+    XOR 2.
 
     A model predicts the class with the highest score; where it has one unit, class 1 above a
     probability of 0.5. Made by `SurrogateTree.fit` from a model, or by
@@ -155,8 +156,7 @@ class SurrogateTree:
             ValueError: Shapes do not fit, or fewer rows than `min_samples_leaf` are left.
         """
         given = [predicted] if prune_on is None else [predicted, prune_on[1]]
-        units = max(2, *(1 + int(np.max(classes, initial=0)) for classes in given))
-        units = units if class_names is None else len(class_names)
+        units = len(class_names) if class_names is not None else _units(given)
         rows = Rows.of(x, predicted, units)
         other = None if prune_on is None else Rows.of(*prune_on, units)
         tree = cls.of_rows(rows, other, min_samples_leaf, max_leaf_nodes, seed)
@@ -392,6 +392,14 @@ class SurrogateTree:
             f"SurrogateTree(average_path_length={self.average_path_length:.3g}, "
             f"leaves={self.leaves}, depth={self.depth}, agreement={self.agreement:.3g})"
         )
+
+
+def _units(predicted: Sequence[Any]) -> int | None:
+    """How many classes there are at least; None where they are no numbers."""
+    arrays = [np.asarray(classes) for classes in predicted]
+    if any(array.dtype.kind not in "biuf" for array in arrays):
+        return None
+    return max(2, *(1 + int(np.max(array, initial=0)) for array in arrays))
 
 
 def _names(what: str, given: Names, known: tuple[str, ...]) -> tuple[str, ...]:
