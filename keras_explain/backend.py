@@ -107,7 +107,9 @@ def _calls_functions(graph: tf.Graph) -> bool:
 
 def to_numpy(value: Any) -> np.ndarray:
     """An array of anything array-like: also of a tensor or a variable."""
-    if keras.ops.is_tensor(value) or isinstance(value, keras.Variable):
+    if isinstance(value, keras.Variable):
+        return value.numpy()
+    if keras.ops.is_tensor(value):
         return keras.ops.convert_to_numpy(value)
     return np.asarray(value)
 

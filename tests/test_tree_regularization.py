@@ -1,5 +1,6 @@
 """`TreeRegularization`: `fit` in full, its logs, saving, resuming, and what it refuses."""
 
+import contextlib
 import copy
 import dataclasses
 import subprocess
@@ -16,7 +17,14 @@ from keras import layers, ops
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keras_explain as kx
-from keras_explain.trees import PathLength, RegionalTree, SurrogateTree, TreeDistillation
+from keras_explain.trees import (
+    OutputSurrogate,
+    PathLength,
+    RegionalTree,
+    SurrogateTree,
+    TreeDistillation,
+    WeightSurrogate,
+)
 
 ROWS = 96
 
@@ -132,7 +140,9 @@ class TestStrengthZero:
             model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy"])
             keras.utils.set_random_seed(7)
             Counter.traces.clear()
-            history = fit(model, epochs=3, shuffle=True, validation_split=0.25)
+            expected = pytest.warns(RuntimeWarning, match="before the penalty began")
+            with expected if name == "warmup" else contextlib.nullcontext():
+                history = fit(model, epochs=3, shuffle=True, validation_split=0.25)
             optimizer = [v.numpy() for v in model.optimizer.variables]
             passes = net.layers[-2].passes.numpy()
             traces = Counter.traces.count(True)
@@ -393,12 +403,13 @@ class TestWaysToTrain:
 
         class Counted(TreeDistillation):
             def refit(self, network, state):
-                refits.append(network.epoch)
+                refits.append(epochs[-1])
                 return super().refit(network, state)
 
-        model = wrapped(penalty=Counted(), refit_every=2)
-        history = fit(model, epochs=5)
-        assert refits == [0, 2, 4, 5]
+        model, epochs = wrapped(penalty=Counted(), refit_every=2), [None]
+        begun = keras.callbacks.LambdaCallback(on_epoch_begin=lambda e, _: epochs.append(e))
+        history = fit(model, epochs=5, callbacks=[begun])
+        assert refits == [None, 1, 3, 4]
         assert history["tree/apl"][2] == history["tree/apl"][1]
 
 
@@ -673,7 +684,9 @@ class TestSaving:
             loaded.reference = X[:, :2]
         loaded.reference = X
         assert loaded.tree.to_dict() == model.tree.to_dict()
-        assert fit(loaded) == fit(model)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The penalty was 0 in all epochs")
+            assert fit(loaded) == fit(model)
         assert equal(model.get_weights(), loaded.get_weights())
 
     def test_a_lambda_is_refused(self, tmp_path):
@@ -800,7 +813,9 @@ class TestCollapse:
 
     def test_does_not_warn_in_warm_up(self):
         model = wrapped(self.constant(), optimizer=keras.optimizers.SGD(0.0), warmup=1.0)
-        assert fit(model)["tree/apl"] == [0, 0]  # a warning would be an error
+        with pytest.warns(RuntimeWarning) as caught:
+            assert fit(model)["tree/apl"] == [0, 0]
+        assert ["before the penalty began" in str(w.message) for w in caught] == [True]
 
 
 class TestBadInput:
@@ -968,3 +983,79 @@ class TestLogDir:
         assert len(drawn) == 2
         assert all(picture[0].std() > 0 for picture in drawn.values())
         assert "tree/apl" in fit(model, epochs=1)
+
+
+class TestNothingIsLostInSilence:
+    def test_a_surrogate_that_is_never_fitted(self):
+        model = wrapped(penalty=OutputSurrogate(probes=4))
+        with pytest.warns(RuntimeWarning, match="0 in all epochs"):
+            fit(model)
+
+    def test_early_stopping_within_the_warm_up(self):
+        model = wrapped(warmup=0.5, optimizer=keras.optimizers.SGD(0.0))
+        stop = keras.callbacks.EarlyStopping("loss", patience=1)
+        with pytest.warns(RuntimeWarning, match=r"warmup=0.5 of epochs=20 were not over"):
+            history = fit(model, epochs=20, callbacks=[stop])
+        assert len(history["loss"]) < 10
+
+    def test_a_training_that_diverges_is_ended_by_whom_it_may_concern(self):
+        model = wrapped(optimizer=keras.optimizers.SGD(float("inf")))
+        with pytest.warns(RuntimeWarning, match="No tree was fitted after epoch 0"):
+            history = fit(model, epochs=3, callbacks=[keras.callbacks.TerminateOnNaN()])
+        assert len(history["loss"]) == 1
+
+    def test_rows_to_prune_on_stay_and_are_asked_for_again(self, tmp_path):
+        model = wrapped(prune_on=X[:30])
+        model.reference = X[30:]
+        assert model.tree.pruned_on == 30
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        with pytest.raises(ValueError, match=r"set_reference\(x_train, prune_on=x_val\)"):
+            loaded.reference = X[30:]
+        loaded.set_reference(X[30:], prune_on=X[:30])
+        assert loaded.tree.to_dict() == model.tree.to_dict()
+
+    def test_other_weights_get_another_tree_before_the_first_epoch(self):
+        model = at_rest()
+        fit(model, batch_size=len(X))
+        model.model.set_weights([-w for w in model.model.get_weights()])
+        first, second = fit(model, batch_size=len(X))["tree/penalty"]
+        assert first == pytest.approx(second)
+
+    def test_another_reference_resets_what_was_learned_of_its_outputs(self, tmp_path):
+        model = wrapped(penalty=OutputSurrogate(probes=4, noisy=2, restarts=2))
+        fit(model, epochs=6)
+        assert model._state["penalty/scale"].numpy().all()
+        model.save(tmp_path / "model.keras")
+        for rows, kept in ((X, True), (X[5:], False)):
+            loaded = keras.models.load_model(tmp_path / "model.keras")
+            loaded.reference = rows
+            assert loaded._state["penalty/scale"].numpy().any() == kept
+
+    def test_layers_that_are_frozen_change_the_weights(self):
+        model = wrapped(penalty=WeightSurrogate())
+        model.model.layers[0].trainable = False
+        model.compile("sgd", "binary_crossentropy")
+        with pytest.raises(ValueError, match="frozen or unfrozen"):
+            fit(model)
+
+    def test_every_row_counts_alike_in_the_logs(self):
+        model = at_rest()
+        first, _ = fit(model, batch_size=len(X))["tree/penalty"]
+        parts, _ = fit(model, batch_size=len(X) - 7)["tree/penalty"]
+        assert parts == pytest.approx(first, rel=1e-5)
+
+    def test_the_plain_model_is_exported(self, tmp_path):
+        model = wrapped()
+        model.export(tmp_path / "exported", verbose=False)
+        exported = tf.saved_model.load(tmp_path / "exported")
+        np.testing.assert_allclose(exported.serve(X[:5]), model.model(X[:5]), rtol=1e-5)
+
+    def test_a_region_without_rows_is_named(self):
+        with pytest.raises(ValueError, match="min_samples_leaf") as caught:
+            wrapped(regions=lambda rows: ops.cast(ops.ones_like(rows[:, 0]), "int32"))
+        assert caught.value.__notes__ == ["This is about region 0 of 2."]
+
+    def test_a_dataset_is_no_reference(self):
+        with pytest.raises(ValueError, match=r"Expected arrays as `reference`.*Dataset"):
+            wrapped(reference=tf.data.Dataset.from_tensor_slices(X).batch(8))

@@ -48,4 +48,7 @@ def _write(step: int, tree: Any) -> None:
         tag = "tree/picture" if region is None else f"tree/picture/{region}"
         tf.summary.image(tag, drawing.picture(one)[None], step=step, max_outputs=1)
     described = [{"region": region, "tree": one.to_dict()} for region, one in of_region.items()]
-    write_blobs(events.TREE, events.tree_blobs({"trees": described}), step)
+    description = {"trees": described, "rows": "inputs" if None in of_region else "regions"}
+    if tree.reader is not None and tree.reader.asks_about != "inputs":
+        description["rows"] = tree.reader.asks_about
+    write_blobs(events.TREE, events.tree_blobs(description), step)

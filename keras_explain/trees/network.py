@@ -66,7 +66,14 @@ class LiveNetwork(Network):
 
     def weights(self) -> Floats:
         arrays = [backend.to_numpy(v).ravel() for v in self._reader.model.trainable_variables]
-        return np.concatenate(arrays).astype(np.float32)
+        weights = np.concatenate(arrays).astype(np.float32)
+        if weights.size != self.sizes.weights:
+            raise ValueError(
+                f"Expected {self.sizes.weights} trainable weights, as when the penalty was made. "
+                f"Received: {weights.size}, since layers were frozen or unfrozen. Make a new "
+                "TreeRegularization of `model.model`."
+            )
+        return weights
 
     @property
     def ends(self) -> list[int]:

@@ -92,7 +92,8 @@ class TreeRegularization(keras.Model):
         feature_names: A name per column, for `tree`.
         class_names: A name per class, for `tree`.
         log_dir: The directory that TensorBoard is started on: every fitted tree is written to
-            `<log_dir>/explain`, as text and as a picture.
+            `<log_dir>/explain`, as text, as a picture and for the Explain tab. With an
+            `ExplanationLogger` on the same directory, the tab shows its samples' ways through it.
         batch_size: How many reference rows go through the model at once.
         seed: Seed of all that is drawn.
         name: The name of this model.
@@ -405,13 +406,6 @@ class TreeRegularization(keras.Model):
     def _weights(self) -> Tensor:
         """All trainable weights `[weights]`, in the graph."""
         variables = self.model.trainable_variables
-        count = sum(math.prod(v.shape) for v in variables)
-        if count != self._sizes.weights:
-            raise ValueError(
-                f"Expected {self._sizes.weights} trainable weights, as when the penalty was made. "
-                f"Received: {count}, since layers were frozen or unfrozen. Make a new "
-                "TreeRegularization of `model.model`."
-            )
         return ops.concatenate([ops.reshape(ops.cast(v, "float32"), (-1,)) for v in variables])
 
     def _probe(self) -> Tensor:

@@ -227,6 +227,13 @@ class Reader:
         node = OpenModel.of(self.model).nodes[self.layer or ""]
         return getattr(node, "data_format", None) == "channels_first"
 
+    @property
+    def asks_about(self) -> str:
+        """`"inputs"`, where a tree asks about the columns of samples as they are; else of what."""
+        if self.layer is not None:
+            return f"the units of layer {self.layer!r}"
+        return "time steps" if self.output_rank == 3 else "inputs"
+
     def column_names(self, x: Nest, columns: int) -> list[str]:
         """A name per column: of a data frame, of time steps, of a layer's units, or a number."""
         if self.layer is not None:

@@ -71,9 +71,9 @@ class TreeCallback(keras.callbacks.Callback):
             )
         elif not self._most_added:
             self._warn(
-                "The penalty was 0 in all epochs, so the model is not regularized. A surrogate "
-                "needs five fits of the tree before its first: more epochs, or a smaller "
-                "`refit_every`."
+                "The penalty was 0 in all epochs, so it has changed nothing: the trees had no "
+                "question to save, or a surrogate was never fitted, which takes five fits of the "
+                "tree (more epochs, or a smaller `refit_every`)."
             )
 
     def _refit(self, epoch: int | None) -> None:
