@@ -58,5 +58,8 @@ def leaf_of(trees: Mapping[str, Tensor], features: Tensor) -> Tensor:
     """Which leaf rows `[n, D]` come to, one-hot float32 `[n, R, L]`, in the graph."""
     asked = ops.take(features, trees["feature"], axis=1)  # [n, R, L - 1]
     turn = ops.where(asked <= trees["threshold"], 1.0, -1.0)
-    agreed = ops.einsum("nri,ril->nrl", turn, trees["path"])
+    if turn.shape[1] == 1:  # one product, which costs less than the many of an einsum
+        agreed = ops.matmul(turn[:, 0], trees["path"][0])[:, None]
+    else:
+        agreed = ops.einsum("nri,ril->nrl", turn, trees["path"])
     return ops.cast(ops.equal(agreed, trees["depth"]), "float32")

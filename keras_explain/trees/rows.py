@@ -168,7 +168,8 @@ class Reader:
             parts = [_unit_rows(units, per_step, self._channels_first)]
         else:
             parts = [_input_rows(leaf, per_step) for leaf in self._in_order(x)]
-        return ops.concatenate([ops.cast(part, "float32") for part in parts], axis=1)
+        parts = [ops.cast(part, "float32") for part in parts]
+        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
 
     def _in_order(self, x: Nest) -> list[Any]:
         """The inputs in the model's order, also those that are passed by name."""

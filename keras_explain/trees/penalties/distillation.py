@@ -48,6 +48,6 @@ class TreeDistillation(Penalty):
 
     def penalty(self, state: Mapping[str, Tensor], step: Step) -> Tensor:
         leaves = arrays.leaf_of(state, step.features)  # [n, R, L]
-        answers = ops.einsum("nrl,rlc->nrc", leaves, state["label"])
         log_p = ops.log_softmax(step.logits, axis=-1)
-        return step.mean(-ops.einsum("nrc,nc->nr", answers, log_p))
+        of_label = ops.einsum("rlc,nc->nrl", state["label"], log_p)
+        return step.mean(-ops.sum(leaves * of_label, axis=-1))
