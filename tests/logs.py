@@ -3,6 +3,7 @@
 import json
 import struct
 import types
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -27,8 +28,8 @@ SURROGATE = SurrogateTree(
 TREE = SURROGATE.to_dict()
 
 
-def record(step, method="grad_cam", samples=SAMPLES, **changes):
-    rng = np.random.default_rng([step, len(method)])
+def record(step, method="grad_cam", samples=SAMPLES, seed=0, **changes):
+    rng = np.random.default_rng([step, len(method), seed])
     maps = rng.normal(size=(samples, 6, 5)).astype(np.float32)
     fields = {
         "explanation": types.SimpleNamespace(scores=maps[:, 0, 0], values=maps, extras={}),
@@ -56,6 +57,44 @@ def write(log_dir, steps=STEPS, methods=METHODS, **changes):
         if step % 4 == 0:
             TreeLog(log_dir).write(step, SURROGATE)
     sink.close()
+
+
+def write_restarted(log_dir, **changes):
+    """Logs of 5 steps, and of a training that began anew: `changes` are those of its records."""
+    write(log_dir, steps=5)
+    age(log_dir / "explain")
+    write(log_dir, **({"steps": 3, "seed": 1} | changes))
+
+
+def write_resumed(log_dir):
+    """Logs of 4 steps, and of a training that went on at step 2, which it wrote twice."""
+    write(log_dir, steps=4)
+    age(log_dir / "explain")
+    sink = TensorBoard(log_dir)
+    for step in (2, 2, 3):
+        for method in METHODS:
+            sink.write(record(step, method, seed=1))
+        sink.flush()
+    sink.close()
+
+
+def fewer(samples):
+    """Changes of records, to have other samples and fewer."""
+    zeros = np.zeros(samples, np.int64)
+    return {
+        "samples": samples,
+        "pictures": np.zeros((samples, 6, 5, 3), np.uint8),
+        "labels": zeros,
+        "predicted": zeros,
+        "explained": zeros[:, None],
+        "probabilities": np.ones(samples),
+    }
+
+
+def age(directory):
+    """Lets event files be older than those to come, which readers sort by the time in the name."""
+    for number, path in enumerate(sorted(Path(directory).glob("*tfevents*"))):
+        path.rename(path.with_name(f"events.out.tfevents.100000000{number}.then"))
 
 
 def write_blobs(directory, *logged):

@@ -2,12 +2,14 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import re
 import shlex
 import subprocess
 import sys
 import types
+import unittest.mock
 from pathlib import Path
 
 import keras
@@ -21,6 +23,7 @@ import keras_explain as kx
 from keras_explain.cli import main, objects, options
 from keras_explain.cli.calls import calls
 from keras_explain.core.names import snake_name
+from tests import logs
 
 SIDE = 16
 NAMES = ("crane, bird", "crane, machine", "red fox")
@@ -81,6 +84,20 @@ def home(tmp_path_factory):
         keras.Model(x, [layers.Dense(2, name="left")(x), layers.Dense(3, name="right")(x)])
     ).save(home / "two.keras")
     return home
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once(home):
+    """Each shared model is loaded once, so that what is traced for it serves all tests."""
+    load = keras.saving.load_model
+    once = functools.cache(lambda path: load(path, compile=False))
+
+    def load_model(path, **options):
+        return once(Path(path)) if Path(path).parent == home else load(path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.saving, "load_model", load_model)
+        yield
 
 
 def photo(name, height=SIDE, width=SIDE):
@@ -144,17 +161,13 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     assert done.stderr.startswith("usage: keras-explain")
 
 
-def test_a_reader_that_leaves_and_tensorflows_noise_are_no_trouble():
-    code = """
-import subprocess, sys
-command = [sys.executable, "-c", "import sys; from keras_explain.cli import main; sys.exit(main())"]
-running = subprocess.Popen([*command, "methods"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-running.stdout.close()
-said = running.stderr.read().decode()
-sys.exit(said or running.wait())
-"""
-    done = fresh(code)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_as_a_module_a_reader_that_leaves_and_tensorflows_noise_are_no_trouble():
+    command = [sys.executable, "-m", "keras_explain.cli", "methods"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running.stdout.close()
+    with running.stderr:
+        assert running.stderr.read() == b""
+    assert running.wait(60) == 0
 
 
 def written_examples():
@@ -189,6 +202,7 @@ def test_every_example_can_be_typed(monkeypatch):
         (["explain", "m", "x", "-m", "a.b()"], "received 'a.b()'"),
         (["explain", "m", "x", "--meth", "grad_cam"], "unrecognized arguments: --meth"),
         (["report"], "required: LOGDIR"),
+        (["report", "logs", "--max-steps", "1"], "a whole number of 2 or more, received '1'"),
     ],
 )
 def test_a_command_line_that_cant_be_meant(capsys, arguments, said):
@@ -875,35 +889,36 @@ def test_an_explainers_own_error_is_told_in_a_line(explained):
 
 
 def test_an_unexpected_error_names_its_type_and_debug_shows_it(monkeypatch, capsys, tmp_path):
-    def broken(*_):
+    def broken(*_, **__):
         raise KeyError("gone")
 
     monkeypatch.setattr(kx, "report", broken, raising=False)
     arguments = ("report", tmp_path, "-o", tmp_path / "r.html")
     assert told(capsys, *arguments, code=1).startswith("keras-explain: error: KeyError: 'gone'")
     assert "in broken" in told(capsys, *arguments, "--debug", code=1)
-    monkeypatch.setattr(kx, "report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    interrupted = unittest.mock.Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(kx, "report", interrupted)
     assert "interrupted" in told(capsys, *arguments, code=130)
 
 
 # report
 
 
-def test_report_writes_and_replaces_only_when_asked(monkeypatch, capsys, tmp_path):
-    def stand_in(log_dir, path):
-        Path(path).write_text(f"of {Path(log_dir).name}")
-
-    monkeypatch.setattr(kx, "report", stand_in, raising=False)
-    (tmp_path / "logs").mkdir()
+def test_report_writes_and_replaces_only_when_asked(capsys, tmp_path):
+    logs.write(tmp_path / "logs", steps=4, methods=["grad_cam"])
     page = tmp_path / "new" / "page.html"
+
+    def steps():
+        return set(re.findall(r"0-step-\d+", page.read_text("utf-8")))
+
     assert told(capsys, "report", tmp_path / "logs", "-o", page) == f"Wrote {page}\n"
-    assert page.read_text() == "of logs"
+    assert steps() == {f"0-step-{step}" for step in range(4)}
     page.write_text("mine")
     err = told(capsys, "report", tmp_path / "logs", "-o", page, code=1)
     assert "is there already" in err
     assert page.read_text() == "mine"
-    told(capsys, "report", tmp_path / "logs", "-o", page, "--force")
-    assert page.read_text() == "of logs"
+    told(capsys, "report", tmp_path / "logs", "-o", page, "--force", "--max-steps", "2")
+    assert steps() == {"0-step-0", "0-step-3"}
 
 
 def test_report_reads_logs_without_tensorflow(tmp_path):
@@ -923,3 +938,6 @@ assert not {{"tensorflow", "keras"}} & set(sys.modules)
 def test_report_needs_logs_and_a_file(monkeypatch, capsys, tmp_path):
     assert "no directory" in told(capsys, "report", tmp_path / "none", code=1)
     assert "is a directory" in told(capsys, "report", tmp_path, "-o", tmp_path, "--force", code=1)
+    (tmp_path / "file").touch()
+    err = told(capsys, "report", tmp_path, "-o", tmp_path / "file" / "r.html", code=1)
+    assert "Expected explanations in" in err  # before a folder is made

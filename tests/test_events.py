@@ -191,6 +191,17 @@ class TestTrees:
         (blob,) = events.tree_blobs({"trees": [{"region": 2, "tree": logs.TREE}]})
         assert events.read_tree(blob)["trees"] == [{"region": 2, "tree": logs.TREE}]
 
+    @pytest.mark.parametrize("rows", ["inputs", "<b>regions", None])
+    def test_what_a_tree_asks_about_returns(self, rows):
+        (blob,) = events.tree_blobs({"trees": [], "rows": rows})
+        assert events.read_tree(blob)["rows"] == rows
+
+    @pytest.mark.parametrize("rows", [3, ["inputs"], {"a": 1}, True])
+    def test_what_a_tree_asks_about_is_a_text(self, rows):
+        (blob,) = events.tree_blobs({"trees": [], "rows": rows})
+        with pytest.raises(events.FormatError, match="`rows` as a text"):
+            events.read_tree(blob)
+
     @pytest.mark.parametrize(
         "root",
         [

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -21,6 +22,7 @@ from keras_explain.plots import render
 from keras_explain.sinks import Memory, TensorBoard, events
 from keras_explain.tensorboard.plugin import Loader
 from keras_explain.tensorboard.reader import local_reader
+from keras_explain.tensorboard.restarts import surviving
 from tests import logs
 from tests.server import server, wait_for
 
@@ -44,7 +46,10 @@ class Client:
         ingester = board._make_data_ingester()
         ingester.start()
         app = application.TensorBoardWSGIApp(
-            board.flags, board.plugin_loaders, ingester.data_provider
+            board.flags,
+            board.plugin_loaders,
+            ingester.data_provider,
+            deprecated_multiplexer=ingester.deprecated_multiplexer,
         )
         self._client = werkzeug.Client(app)
 
@@ -70,6 +75,9 @@ def log_dir(tmp_path_factory):
     top = tmp_path_factory.mktemp("logs")
     logs.write(top)
     logs.write(top / "nested" / "deep", steps=2, methods=["occlusion"])
+    logs.write_restarted(top / "restarted")
+    logs.write_restarted(top / "fewer", methods=["grad_cam"], **logs.fewer(2))
+    logs.write_resumed(top / "resumed")
     logs.write_scalars(top / "train", "epoch_loss", [3.0, float("nan"), 1.0])
     logs.write_scalars(top / "validation", "epoch_loss", [4.0])
     logs.write_scalars(top / "other", "epoch_loss", [5.0])
@@ -86,8 +94,8 @@ class TestRoutes:
         answer = client.json("runs")
         assert answer["schema"] == 1
         assert answer["problems"] == []
-        assert list(answer["runs"]) == ["", "nested/deep"]
-        top, deep = answer["runs"].values()
+        assert list(answer["runs"]) == ["", "fewer", "nested/deep", "restarted", "resumed"]
+        top, deep = answer["runs"][""], answer["runs"]["nested/deep"]
         assert top["methods"] == ["grad_cam", "saliency"]
         assert top["steps"] == list(range(logs.STEPS))
         assert top["trees"] == [0, 4, 8]
@@ -136,7 +144,8 @@ class TestRoutes:
 
     def test_trees(self, client):
         answer = client.json("tree", run="", step=4)
-        assert answer == {"schema": 1, "trees": [{"region": None, "tree": logs.TREE}]}
+        trees = [{"region": None, "tree": logs.TREE}]
+        assert answer == {"schema": 1, "rows": "inputs", "trees": trees}
 
     def test_predictions_of_all_steps(self, client):
         answer = client.json("predictions", run="nested/deep")
@@ -202,6 +211,90 @@ def test_a_run_that_is_itself_the_log_directory(log_dir):
     assert len(client.step("", 1)[0]["maps"]) == 6
 
 
+# A training that is begun anew in a directory
+
+
+def the_same(header, blobs, expected):
+    """Whether the maps of a step are those of these records."""
+    found = {(one["method"], one["sample"]): logs.values(one, blobs)[0] for one in header["maps"]}
+    return len(found) == sum(len(record.maps) for record in expected) and all(
+        np.abs(found[record.name, sample] - map_).max() < 1e-3
+        for record in expected
+        for sample, map_ in enumerate(record.maps)
+    )
+
+
+def restarted(step):
+    return [logs.record(step, method, seed=1) for method in logs.METHODS]
+
+
+def test_a_restart_drops_the_steps_from_its_first_on(client, log_dir):
+    report = local_reader(str(log_dir))
+    for runs in (client.json("runs"), report.runs()):
+        run = runs["runs"]["restarted"]
+        assert (run["steps"], run["trees"]) == ([0, 1, 2], [0])
+        assert runs["problems"] == []
+    for step in range(3):
+        header, blobs = client.step("restarted", step)
+        assert header["problems"] == []
+        assert the_same(header, blobs, restarted(step))
+        assert the_same(*logs.opened(report.step("restarted", step)), restarted(step))
+    client.json("step", 404, run="restarted", step=3)
+    assert client.json("predictions", run="restarted")["steps"] == [0, 1, 2]
+    score = client.json("scalars", run="restarted", tag="explain/saliency/score")
+    assert score == {"steps": [0, 1, 2], "values": [0, 0.5, 1]}
+
+
+def test_a_training_that_goes_on_repeats_a_step_and_keeps_those_before(client):
+    assert client.json("runs")["runs"]["resumed"]["steps"] == [0, 1, 2, 3]
+    before = [logs.record(1, method) for method in logs.METHODS]
+    assert the_same(*client.step("resumed", 1), before)
+    assert the_same(*client.step("resumed", 2), restarted(2))
+    assert the_same(*client.step("resumed", 3), restarted(3))
+
+
+def test_maps_of_the_samples_before_that_nothing_took_the_place_of(client):
+    """Fewer samples and methods: the maps that are left of before are problems where they are."""
+    header, _ = client.step("fewer", 1)
+    assert [(one["method"], one["sample"]) for one in header["maps"]] == [
+        ("grad_cam", 0),
+        ("grad_cam", 1),
+    ]
+    assert {(one["method"], one["sample"]) for one in header["problems"]} == {
+        ("grad_cam", 2),
+        *(("saliency", sample) for sample in range(3)),
+    }
+
+
+def test_a_picture_that_a_restart_took_away_while_the_page_was_open(tmp_path):
+    logs.write(tmp_path, steps=1)
+    reader = local_reader(str(tmp_path))
+    reader.picture("", 2)
+    logs.age(tmp_path / "explain")
+    logs.write(tmp_path, steps=1, **logs.fewer(2))
+    object.__setattr__(reader, "provider", local_reader(str(tmp_path)).provider)
+    with pytest.raises(events.FormatError, match="Reload the page"):
+        reader.picture("", 2)
+    reader.runs()
+    with pytest.raises(LookupError, match="pictures of 2 samples"):
+        reader.picture("", 2)
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        ([0, 1, 2, 0, 1], [3, 4]),
+        ([0, 1, 2, 3, 2, 3], [0, 1, 4, 5]),
+        ([0, 0, 0], [2]),
+        ([2, 5, 3], [0, 2]),
+        ([], []),
+    ],
+)
+def test_an_event_drops_those_of_its_step_and_of_later_ones(written, left):
+    events = [types.SimpleNamespace(step=step) for step in written]
+    assert surviving(events) == [events[i] for i in left]
+
+
 def test_a_step_that_is_logged_later_is_found(tmp_path):
     logs.write(tmp_path, steps=1)
     reader = local_reader(str(tmp_path))
@@ -259,8 +352,13 @@ def test_a_broken_map_is_a_problem_and_the_others_are_there(tmp_path, broken, me
     assert [one["method"] for one in header["maps"]] == ["good"]
     assert len(blobs) == 1
     problem, beyond = header["problems"]
-    assert (problem["run"], problem["tag"]) == ("", "keras_explain/maps/bad/1")
-    assert message in problem["message"]
+    assert message in problem.pop("message")
+    assert problem == {
+        "run": "",
+        "tag": "keras_explain/maps/bad/1",
+        "method": "bad",
+        "sample": 1,
+    }
     assert "one of 2 samples" in beyond["message"]
 
 
@@ -283,7 +381,8 @@ def test_broken_samples_are_a_problem_and_other_runs_are_there(tmp_path, broken,
     assert answer["runs"]["bad"]["samples"] is None
     assert answer["runs"]["good"]["samples"]["count"] == 2
     (problem,) = answer["problems"]
-    assert problem["run"] == "bad"
+    assert problem.keys() == {"run", "tag", "message"}
+    assert (problem["run"], problem["tag"]) == ("bad", "keras_explain/samples")
     assert message in problem["message"]
     header, _ = client.step("bad", 0)
     assert header["maps"] == []
@@ -313,8 +412,13 @@ def test_broken_pictures_trees_and_predictions_are_said(tmp_path):
 
 def test_a_run_of_trees_alone(tmp_path):
     logs.write_blobs(tmp_path, (events.TREE, 3, events.tree_blobs({"trees": []})))
-    run = Client(tmp_path).json("runs")["runs"][""]
+    client = Client(tmp_path)
+    run = client.json("runs")["runs"][""]
     assert (run["samples"], run["methods"], run["steps"], run["trees"]) == (None, [], [], [3])
+    assert run["predictions"] is False
+    assert client.json("runs")["problems"] == []
+    assert client.json("tree", run="", step=3) == {"schema": 1, "trees": []}
+    assert client.json("predictions", run="")["steps"] == []
 
 
 # What the callback writes of each kind of input
@@ -428,17 +532,34 @@ def test_several_inputs_without_a_picture_are_one_table(tmp_path):
     assert same(header["maps"][1], blobs, expected[1:2])
 
 
-@pytest.mark.filterwarnings("ignore:GradCAM is zero everywhere")
-def test_values_at_a_layer_that_lie_over_no_input_are_left_out(tmp_path):
-    x = RNG.normal(size=(4, 4)).astype(np.float32)
-    model = dense(keras.layers.Dense(6, name="hidden"), shape=(4,))
-    sink = TensorBoard(tmp_path)
-    logger = kx.callbacks.ExplanationLogger(
-        kx.InputXGradient(layer="hidden"), x, np.zeros(4, int), sinks=[sink]
-    )
+def test_values_at_a_layer_that_lie_over_no_input_are_left_out_and_said(tmp_path):
+    ids = np.array([[1, 2, 3, 0], [3, 0, 0, 0]], np.int32)
+    embedding = keras.layers.Embedding(4, 3, name="e")
+    model = dense(embedding, keras.layers.Flatten(), shape=(4,), dtype="int32")
     model.compile("sgd", "mse")
-    model.fit(x, np.zeros((4, 2)), callbacks=[logger], verbose=0)
-    assert local_reader(str(tmp_path)).runs()["runs"] == {}
+    explainers = {
+        "at": kx.IntegratedGradients(steps=2, layer="e"),
+        "over": kx.IntegratedGradients(steps=2),
+    }
+
+    def fit(log_dir, explainers, sinks=None):
+        logger = kx.callbacks.ExplanationLogger(
+            explainers, ids, np.zeros(2, int), log_dir=log_dir, sinks=sinks
+        )
+        model.fit(ids, np.zeros((2, 2)), epochs=2, callbacks=[logger], verbose=0)
+
+    with pytest.warns(RuntimeWarning, match="no maps in TensorBoard's Explain tab") as warned:
+        fit(tmp_path / "both", explainers)
+    (said,) = [str(one.message) for one in warned]
+    assert "explainer 'at'" in said
+    assert "(4, 3)" in said
+    assert "layer 'e'" in said
+    assert local_reader(str(tmp_path / "both")).runs()["runs"][""]["methods"] == ["over"]
+    with pytest.warns(RuntimeWarning, match="no maps in TensorBoard's Explain tab"):
+        fit(tmp_path / "at", {"at": explainers["at"]})
+    with pytest.raises(ValueError, match=r"events without maps, in 'explain'.*leave `layer=`"):
+        kx.report(tmp_path / "at", tmp_path / "report.html")
+    fit(tmp_path / "none", {"at": explainers["at"]}, sinks=[Memory()])
 
 
 def test_probabilities_are_those_of_the_predicted_classes(tmp_path):
@@ -489,7 +610,12 @@ def test_logs_are_read_where_there_is_no_tensorflow(log_dir):
 
 @pytest.fixture(scope="module")
 def servers(log_dir, tmp_path_factory):
-    with contextlib.ExitStack() as stack:
+    """One for each loader, where there is no TensorFlow. Those of test_page.py have it."""
+    hidden = tmp_path_factory.mktemp("hidden")
+    (hidden / "tensorflow.py").write_text("raise ImportError('not installed')\n")
+    path = os.pathsep.join([str(hidden), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
         started = {
             loader: stack.enter_context(server(log_dir, loader, tmp_path_factory.mktemp(loader)))
             for loader in ("false", "true")
@@ -503,11 +629,13 @@ def test_a_real_tensorboard_answers_as_the_routes_do(client, servers, loader):
     expected = client.json("runs")
     wait_for(lambda: get(f"{route}runs")["runs"] == expected["runs"])
     assert get(f"{route}runs") == expected
-    assert get(f"{route}step", run="", step=11) == client("step", run="", step=11).data
+    for run, step in [("", 11), ("restarted", 1), ("fewer", 1), ("resumed", 1), ("resumed", 2)]:
+        found = get(f"{route}step", run=run, step=step)
+        assert found == client("step", run=run, step=step).data
     assert get(f"{route}picture", run="", sample=1) == client("picture", run="", sample=1).data
     for name, query in {
         "tree": {"run": "", "step": 8},
-        "predictions": {"run": ""},
-        "scalars": {"run": "", "tag": "train/epoch_loss"},
+        "predictions": {"run": "restarted"},
+        "scalars": {"run": "restarted", "tag": "explain/saliency/score"},
     }.items():
         assert get(route + name, **query) == client.json(name, **query)

@@ -11,6 +11,7 @@ import pytest
 
 import keras_explain as kx
 from keras_explain.sinks import events
+from keras_explain.sinks.trees import TreeLog
 from keras_explain.tensorboard import report as module
 from keras_explain.tensorboard.reader import local_reader
 from tests import logs
@@ -160,6 +161,29 @@ def test_what_is_broken_is_a_problem_in_the_report(tmp_path):
     assert "as JSON" in header["problems"][0]["message"]
 
 
+def test_a_run_of_trees_alone(tmp_path):
+    trees = TreeLog(tmp_path)
+    trees.write(3, logs.SURROGATE)
+    trees.close()
+    kx.report(tmp_path, tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    (run,) = page.data["runs"]["runs"].values()
+    assert (run["samples"], run["steps"], run["trees"]) == (None, [], [3])
+    assert page.data["0-tree-3"]["trees"] == [{"region": None, "tree": logs.TREE}]
+    assert page.data["runs"]["problems"] == []
+
+
+def test_a_training_begun_anew_and_a_folder_that_is_made(tmp_path):
+    logs.write_restarted(tmp_path)
+    path = tmp_path / "new" / "folder" / "report.html"
+    kx.report(tmp_path, path)
+    page = Page(path.read_text("utf-8"))
+    assert page.data["runs"]["runs"][""]["steps"] == [0, 1, 2]
+    header, blobs = logs.opened(base64.b64decode(page.data["0-step-2"]))
+    found = logs.values(header["maps"][0], blobs)[0]
+    assert found == pytest.approx(logs.record(2, seed=1).maps[0], abs=1e-3)
+
+
 def test_mistakes_are_said_and_leave_no_file(tmp_path):
     (tmp_path / "empty").mkdir()
     path = tmp_path / "report.html"
@@ -169,6 +193,11 @@ def test_mistakes_are_said_and_leave_no_file(tmp_path):
         kx.report(tmp_path / "empty", path)
     with pytest.raises(ValueError, match="max_steps"):
         kx.report(tmp_path, path, max_steps=1)
+    with pytest.raises(ValueError, match="Expected a file to write"):
+        kx.report(tmp_path, tmp_path / "empty")
+    logs.write_scalars(tmp_path / "empty" / "train", "epoch_loss", [1.0])
+    with pytest.raises(ValueError, match=r"Received: events without maps, in 'train'\."):
+        kx.report(tmp_path / "empty", tmp_path / "new" / "report.html")
     assert [entry.name for entry in tmp_path.iterdir()] == ["empty"]
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_explain.callbacks.samples import Samples
 from keras_explain.core import targets
 from keras_explain.core.names import nearest
+from keras_explain.plots.places import layer_of
+from keras_explain.sinks import Record
 
 _TARGETS = ("label", "predicted")
 
@@ -51,6 +54,19 @@ def target(given: Any, samples: Samples) -> Any:
             "Give `y`, or leave `target` out to explain the predicted classes."
         )
     return _cut(targets.as_target(given), samples)
+
+
+def unseen(record: Record) -> str:
+    """What to say of a record with values that lie over no input."""
+    shapes = [np.shape(leaf)[1:] for leaf in keras.tree.flatten(record.explanation.values)]
+    layer = layer_of(record.explanation)
+    given = "" if layer is None else " without `layer=`"
+    return (
+        f"explainer {record.name!r} has no maps in TensorBoard's Explain tab and the report, which "
+        f"show values that lie over an input; its scalars are logged all the same. Expected values "
+        f"over an input. Received: values of shapes {shapes} per sample"
+        f"{'' if layer is None else f', at layer {layer!r}'}. Explain the input itself{given}."
+    )
 
 
 def _cut(given: targets.Target, samples: Samples) -> targets.Target:

@@ -17,7 +17,7 @@ from keras_explain.callbacks import checks, naming, predictions, progress, sampl
 from keras_explain.callbacks.pictures import Pictures
 from keras_explain.core.explanation import Explanation
 from keras_explain.plots import render
-from keras_explain.sinks import Record, Sink, TensorBoard
+from keras_explain.sinks import Record, Sink, TensorBoard, maps
 
 
 @dataclasses.dataclass
@@ -196,7 +196,9 @@ class ExplanationLogger(keras.callbacks.Callback):
         try:
             for name in self.explainers:
                 with self._guard(f"explainer {name!r}"):
-                    self._write(self._record(name, predicted))
+                    record = self._record(name, predicted)
+                    self._check_shown(record)
+                    self._write(record)
         finally:
             for sink in self._open_sinks():
                 self._tell(sink, sink.flush)
@@ -205,12 +207,12 @@ class ExplanationLogger(keras.callbacks.Callback):
         """Runs an explainer, and measures what it returns."""
         previous, self._run.latest[name] = self._run.ranks.get(name), {}
         explanation = self._run_explainer(name)
-        maps = scalars.flat_maps(explanation)
-        ranks = self._run.ranks[name] = scalars.centred_ranks(maps)
+        flat = scalars.flat_maps(explanation)
+        ranks = self._run.ranks[name] = scalars.centred_ranks(flat)
         pictures, over = self._run.shown.under(explanation) or (None, None)
-        shown = maps if over is None else over
+        shown = flat if over is None else over
         limit = render.limit_of(shown)
-        values = scalars.measure(explanation, maps, ranks, previous) | {"scale": limit}
+        values = scalars.measure(explanation, flat, ranks, previous) | {"scale": limit}
         values |= self._metrics_of(name, explanation)
         self._run.latest[name] = values
         return Record(
@@ -267,6 +269,12 @@ class ExplanationLogger(keras.callbacks.Callback):
     def _write(self, record: Record) -> None:
         for sink in self._open_sinks():
             self._tell(sink, sink.write, record)
+
+    def _check_shown(self, record: Record) -> None:
+        """Says so, at the start, of an explainer that the Explain tab will not have."""
+        logged = any(isinstance(sink, TensorBoard) for sink in self.sinks)
+        if self._run.rehearsing and logged and not maps.is_shown(record):
+            _warn(checks.unseen(record))
 
     def _open_sinks(self) -> Sequence[Sink]:
         return () if self._run.rehearsing else self.sinks

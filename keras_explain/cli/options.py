@@ -276,6 +276,13 @@ def _add_report(commands: Any) -> None:
         metavar="FILE",
         help="the file to write (default: %(default)s)",
     )
+    command.add_argument(
+        "--max-steps",
+        type=_at_least(2),
+        metavar="N",
+        help="keep at most so many steps of each run, evenly spaced, with the first and the last "
+        "(default: all)",
+    )
     command.add_argument("--force", action="store_true", help="replace the file if it is there")
 
 

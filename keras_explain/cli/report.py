@@ -20,8 +20,7 @@ def run(options: argparse.Namespace) -> None:
         )
     check_free([options.output], options.force)
     _spare_tensorflow()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    keras_explain.report(options.log_dir, options.output)
+    keras_explain.report(options.log_dir, options.output, max_steps=options.max_steps)
     print(f"Wrote {options.output}")
 
 

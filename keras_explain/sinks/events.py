@@ -123,7 +123,8 @@ def tree_blobs(description: Mapping[str, Json]) -> Blobs:
     """The surrogate decision trees of a step.
 
     Args:
-        description: `{"trees": [{"region": ..., "tree": ...}]}`, as docs/events.md says.
+        description: `{"trees": [{"region": ..., "tree": ...}], "rows": ...}`, as docs/events.md
+            says.
 
     Returns:
         The JSON, as the only blob.
@@ -278,6 +279,8 @@ def read_tree(blob: bytes) -> dict[str, Json]:
         isinstance(one, dict) and isinstance(one.get("tree"), dict) for one in trees
     )
     _expect(fits, "`trees` with a `tree` each", trees)
+    rows: Json = described.get("rows")
+    _expect(rows is None or isinstance(rows, str), "`rows` as a text", rows)
     for one in trees:
         tree = one["tree"]
         for key in ("features", "classes"):

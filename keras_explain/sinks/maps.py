@@ -54,12 +54,11 @@ def shown(record: Record) -> Shown | None:
     """
     if record.pictures is not None and record.maps is not None:
         return Shown("pictures", record.pictures, np.asarray(record.maps)[:, None])
+    if not is_shown(record):
+        return None
     from keras_explain.plots import explained
 
     explanation = record.explanation
-    kinds = explained.kinds_of(explanation, feature_names=record.feature_names)
-    if not any(kind in _KINDS for kind in kinds):
-        return None
     names = None if record.feature_names is None else list(record.feature_names)
     inputs = explained.every_input(explanation, len(explanation), None, feature_names=names)
     inputs = [one for one in inputs if one.kind in _KINDS]
@@ -69,6 +68,16 @@ def shown(record: Record) -> Shown | None:
     if len(inputs) > 1:
         return _side_by_side(inputs)
     return _alone(inputs[0], names, record.vocabulary)
+
+
+def is_shown(record: Record) -> bool:
+    """Whether there is something of a record to show."""
+    if record.pictures is not None and record.maps is not None:
+        return True
+    from keras_explain.plots import explained
+
+    kinds = explained.kinds_of(record.explanation, feature_names=record.feature_names)
+    return any(kind in _KINDS for kind in kinds)
 
 
 def samples(record: Record, shown: Shown) -> events.Blobs:

@@ -10,6 +10,7 @@ from typing import Any
 from tensorboard.plugins import base_plugin
 
 from keras_explain.sinks import events
+from keras_explain.tensorboard import restarts
 from keras_explain.tensorboard.reader import Cache, NotLoggedError, Reader
 
 STATIC = Path(__file__).parent / "static"
@@ -41,7 +42,10 @@ class Plugin(base_plugin.TBPlugin):
     plugin_name = events.PLUGIN
 
     def __init__(self, context: base_plugin.TBContext) -> None:
-        self._provider = context.data_provider
+        slow = context.multiplexer  # None under the fast loader
+        self._provider = (
+            context.data_provider if slow is None else restarts.provider(slow, context.logdir)
+        )
         self._cache = Cache()
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:

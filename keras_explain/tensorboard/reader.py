@@ -9,6 +9,7 @@ from concurrent import futures
 from typing import Any
 
 from keras_explain.sinks import events
+from keras_explain.tensorboard import restarts
 
 Json = Any
 Keys = tuple[str, ...]  # of the blobs of one event
@@ -70,8 +71,8 @@ class Reader:
     """Reads the Explain tab's events, and the scalars beside them.
 
     A *run* is a directory below the one that is read, without the `explain` at its end; "" is the
-    directory itself. What is broken in a log becomes a problem `{"run", "tag", "message"}` beside
-    what can be read.
+    directory itself. What is broken in a log becomes a problem `{"run", "tag", "message"}`, of maps
+    with `"method"` and `"sample"`, beside what can be read.
 
     Args:
         provider: A `tensorboard.data.provider.DataProvider`.
@@ -122,7 +123,7 @@ class Reader:
         problems = list(run.problems)
         for (method, sample, tag), found in zip(tags, read, strict=True):
             if isinstance(found, events.FormatError):
-                problems.append(_problem(name, tag, found))
+                problems.append(problem(name, tag, found))
                 continue
             described, pictures = found
             place = {"method": method, "sample": sample, "first": len(blobs)}
@@ -204,8 +205,13 @@ class Reader:
             "steps": steps,
             "predicted": [read[step]["predicted"] for step in steps],
             "probability": [read[step]["probability"] for step in steps],
-            "problems": [_problem(name, events.PREDICTIONS, read[step]) for step in sorted(failed)],
+            "problems": [problem(name, events.PREDICTIONS, read[step]) for step in sorted(failed)],
         }
+
+    def directories(self) -> list[str]:
+        """All that have events, of whatever kind."""
+        runs = self.provider.list_runs(self.context, experiment_id=self.experiment)
+        return sorted(run.run_name for run in runs)
 
     # One run
 
@@ -245,7 +251,7 @@ class Reader:
                     f"Expected pictures of {header['count']} samples. Received: {len(keys) - 1}."
                 )
         except events.FormatError as error:
-            return None, [_problem(name, events.SAMPLES, error)]
+            return None, [problem(name, events.SAMPLES, error)]
         return header, []
 
     def _map(self, run: _Run, keys: Keys, sample: int) -> tuple[Json, list[bytes]]:
@@ -309,7 +315,7 @@ class Reader:
 
         try:
             blob = self.provider.read_blob(self.context, blob_key=key[0])
-        except errors.NotFoundError as error:
+        except (errors.NotFoundError, IndexError) as error:  # IndexError: it has fewer blobs now
             raise events.FormatError(
                 f"Expected an event that is still there. Received: {error}. Reload the page."
             ) from error
@@ -319,19 +325,14 @@ class Reader:
 def local_reader(directory: str) -> Reader:
     """A reader of all that is below a directory now."""
     from tensorboard import context
-    from tensorboard.backend.event_processing import (
-        data_provider,
-        plugin_event_multiplexer,
-        tag_types,
-    )
+    from tensorboard.backend.event_processing import plugin_event_multiplexer, tag_types
 
     multiplexer = plugin_event_multiplexer.EventMultiplexer(
         size_guidance={tag_types.TENSORS: 1},  # of what is not ours
         tensor_size_guidance={events.PLUGIN: 0, _SCALARS: 0},
     )
     multiplexer.AddRunsFromDirectory(directory).Reload()
-    provider = data_provider.MultiplexerDataProvider(multiplexer, directory)
-    return Reader(provider, context.RequestContext())
+    return Reader(restarts.provider(multiplexer, directory), context.RequestContext())
 
 
 def _each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -414,5 +415,8 @@ def _ends(steps: Iterable[int]) -> str:
     return f"{every[0]} or {every[-1]}" if every else "(none)"
 
 
-def _problem(run: str, tag: str, error: Exception) -> dict[str, str]:
-    return {"run": run, "tag": tag, "message": str(error)}
+def problem(run: str, tag: str, error: Exception) -> dict[str, Json]:
+    """What could not be read, for the page to say so in its place."""
+    described = {"run": run, "tag": tag, "message": str(error)}
+    pair = events.method_and_sample(tag)
+    return described if pair is None else {**described, "method": pair[0], "sample": pair[1]}

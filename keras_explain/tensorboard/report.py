@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_explain.sinks import events
-from keras_explain.tensorboard.reader import NotLoggedError, Reader, local_reader
+from keras_explain.tensorboard.reader import NotLoggedError, Reader, local_reader, problem
 
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
@@ -31,12 +31,12 @@ def report(
 
     Args:
         log_dir: A directory that `ExplanationLogger` has written to, itself or below it.
-        path: The file to write. One that is there is replaced.
+        path: The file to write. One that is there is replaced; a folder that is not, is made.
         max_steps: How many steps of each run are kept at most, evenly spaced, the first and the
             last among them. None keeps all.
 
     Raises:
-        ValueError: There is no such directory, or no explanations in it.
+        ValueError: There is no such directory, no explanations are in it, or `path` is a directory.
     """
     if max_steps is not None and max_steps < 2:
         raise ValueError(f"Expected `max_steps` of 2 or more. Received: {max_steps}.")
@@ -46,17 +46,31 @@ def report(
             f"Expected a directory of logs. Received: {directory!r}, which is "
             f"{'a file' if os.path.exists(directory) else 'not there'}."
         )
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"Expected a file to write. Received: {str(path)!r}, a directory.")
     reader = local_reader(directory)
     answer = reader.runs()
     if not answer["runs"]:
-        raise ValueError(
-            f"Expected explanations in {directory!r} or below it. Received: none. Train with "
-            f"`keras_explain.callbacks.ExplanationLogger(..., log_dir={directory!r})`."
-        )
+        raise ValueError(_nothing(directory, reader.directories()))
     for run in answer["runs"].values():
         for key in ("steps", "trees"):
             run[key] = _thinned(run[key], max_steps)
-    _write(Path(path), _page(reader, answer))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, _page(reader, answer))
+
+
+def _nothing(directory: str, others: Sequence[str]) -> str:
+    """What to say of a log without explanations, where some directories have other events."""
+    expected = f"Expected explanations in {directory!r} or below it. Received:"
+    train = f"`keras_explain.callbacks.ExplanationLogger(..., log_dir={directory!r})`"
+    if not others:
+        return f"{expected} none. Train with {train}."
+    found = ", ".join(map(repr, others[:3])) + (", ..." if len(others) > 3 else "")
+    return (
+        f"{expected} events without maps, in {found}. {train} writes maps, but none of values that "
+        "lie over no input, such as those at a layer: leave `layer=` out there."
+    )
 
 
 def _thinned(steps: Sequence[int], most: int | None) -> list[int]:
@@ -73,12 +87,13 @@ def _write(path: Path, parts: Iterator[str]) -> None:
     ) as file:
         try:
             file.writelines(parts)
+            file.close()
+            os.chmod(file.name, 0o666 & ~_umask())
+            os.replace(file.name, path)
         except BaseException:
             file.close()
             os.unlink(file.name)
             raise
-    os.chmod(file.name, 0o666 & ~_umask())
-    os.replace(file.name, path)
 
 
 def _umask() -> int:
@@ -163,7 +178,7 @@ def _pictures(
         try:
             picture = reader.picture(name, sample)
         except events.FormatError as error:
-            problems.append({"run": name, "tag": events.SAMPLES, "message": str(error)})
+            problems.append(problem(name, events.SAMPLES, error))
             continue
         yield _element(f"{number}-picture-{sample}", _base64(picture))
 
@@ -175,7 +190,7 @@ def _trees(
         try:
             tree = reader.tree(name, step)
         except (events.FormatError, NotLoggedError) as error:
-            problems.append({"run": name, "tag": events.TREE, "message": str(error)})
+            problems.append(problem(name, events.TREE, error))
             continue
         yield _element(f"{number}-tree-{step}", tree)
 
