@@ -264,7 +264,7 @@ class Method:
 
 METHODS = {
     "distillation": Method(
-        _penalised(kx.trees.TreeDistillation()), (0.1, 0.3, 0.5, 1, 1.25, 1.5, 2, 3)
+        _penalised(kx.trees.TreeDistillation()), (0.1, 0.5, 1, 1.25, 1.5, 3, 6, 12)
     ),
     "path length": Method(
         _penalised(kx.trees.PathLength()), (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
@@ -436,6 +436,8 @@ def main() -> None:
     train_all(tasks, options.methods or [*METHODS, *REGIONAL], options.seeds, kept)
     for task in tasks:
         results = frontier(task, options.seeds, kept)
+        if not results:
+            continue
         name = f"frontier-{task.replace(' ', '-')}.png"
         draw(task, results, options.out / "images" / name)
         page += [*lines(task, results), f"![{task}](images/{name})\n"]
