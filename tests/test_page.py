@@ -187,6 +187,8 @@ def drawn_of(memory, method, step, sample, index):
 
 
 SLIDER = 'input[aria-label="Step"]'
+SAMPLE = 'select[aria-label="Sample whose path is shown"]'
+PATH = ".node.path .question"
 
 
 class TestInTensorBoard:
@@ -551,7 +553,7 @@ class TestKinds:
         for step in (0, 1):
             maps = [mock_log.one_map("a", s, values, bits=16) for s in (0, 1)]
             log.steps["one", step] = mock_log.envelope(step, maps)
-        log.trees["one", 0] = {"schema": 1, "trees": [{"region": None, "tree": TREE}]}
+        log.trees["one", 0] = tree_answer("inputs")
         with mock_log.served(log) as url, opened(browser, url) as page:
             widths = page.view.locator("tbody tr").first.locator(".fill")
             sizes = widths.evaluate_all("(all) => all.map((one) => one.style.width)")
@@ -559,12 +561,238 @@ class TestKinds:
             assert page.text(".feature")[:2] == ["age", "gain"]
             assert page.text(".raw")[:2] == ["39", "0"]
             page.click("label:has-text('Decision tree')")
-            path = page.view.locator(".node.path .question")
+            path = page.view.locator(PATH)
             assert path.all_text_contents() == ["rich", "age ≤ 30"]
-            page.set('select[aria-label="Sample whose path is shown"]', "1")
+            page.view.locator(SAMPLE).focus()
+            page.press("ArrowDown")
             assert path.all_text_contents() == ["poor", "gain ≤ 6", "age ≤ 30"]
             label = page.view.locator("svg.tree").get_attribute("aria-label")
             assert label.endswith("path: age ≤ 30, then gain ≤ 6, then class poor.")
+            page.press("ArrowUp")  # the focus has stayed
+            assert path.all_text_contents() == ["rich", "age ≤ 30"]
+
+    @pytest.mark.parametrize(
+        ("rows", "more", "said"),
+        [
+            ("the units of layer 'h'", {}, "asks about the units of layer 'h', not about the"),
+            ("regions", {}, "asks about regions, not about the columns of the samples: no path"),
+            (None, {}, "The log does not say what this tree asks about: no path"),
+            ("inputs", {"kind": "text", "words": [["a", "b"]]}, "The samples are no rows"),
+            ("inputs", {"values": [[1.0, 2.0, 3.0]]}, "2 columns, and the samples have 3"),
+            ("inputs", {"values": [[None, 2.0]]}, "Not all values of this sample are numbers"),
+        ],
+    )
+    def test_no_path_where_the_tree_asks_about_something_else(self, browser, rows, more, said):
+        header = {"kind": "table", "values": [[39.0, 0.0]]} | more
+        run = mock_log.run(header.pop("kind"), 1, [], ["a"], trees=[0], **header)
+        log = mock_log.Log(one=run)
+        log.trees["one", 0] = tree_answer(rows)
+        with mock_log.served(log) as url, opened(browser, url) as page:
+            assert page.view.locator(".tree .node").count() == 5
+            assert page.view.locator(PATH).count() == 0
+            assert said in page.text(".treesection .hint")[0]
+
+    def test_a_run_of_trees_alone_is_its_trees(self, browser):
+        run = mock_log.run("table", 1, [], [], trees=[0, 5]) | {"samples": None}
+        log = mock_log.Log(one=run)
+        log.trees = {("one", step): tree_answer("inputs") for step in (0, 5)}
+        with mock_log.served(log) as url, opened(browser, url) as page:
+            assert page.text(".treesection h2")[0].startswith("Decision tree of step 5")
+            assert page.text(".treebar .hint") == [
+                "Log samples with ExplanationLogger into the same log_dir to see their paths."
+            ]
+            assert "keras.callbacks.TensorBoard with the same log_dir" in page.text(".panel")[0]
+            words = page.view.locator("header.toolbars").inner_text()
+            hidden = ("Threshold", "Scale", "Order", "Methods", "Class", "Samples", "Raw values")
+            assert not [each for each in hidden if each in words]
+            assert page.view.locator(".menu button:not([hidden])", has_text="PNG").count() == 1
+            page.press("ArrowLeft")
+            assert page.text(".treesection h2")[0].startswith("Decision tree of step 0")
+
+    def test_maps_and_trees_have_steps_of_their_own(self, browser):
+        run = mock_log.run("table", 1, [4, 8], ["a"], values=[[39.0, 0.0]], trees=[0, 5, 10])
+        log = mock_log.Log(one=run)
+        values = np.array([[1.0, -0.5]], np.float32)
+        for step in (4, 8):
+            log.steps["one", step] = mock_log.envelope(
+                step, [mock_log.one_map("a", 0, values, bits=16)]
+            )
+        log.trees = {("one", step): tree_answer("inputs") for step in (0, 5, 10)}
+        with mock_log.served(log) as url, opened(browser, url) as page:
+            assert page.step() == 8
+            page.click("label:has-text('Decision tree')")
+            assert page.step() == 10  # the newest is followed
+            page.set(SLIDER, "1")
+            assert page.step() == 5
+            page.click("label:has-text('Maps')")
+            assert page.step() == 4
+            page.set(SLIDER, "1")
+            assert page.step() == 8
+            assert page.view.locator(".fill").count() == 2
+
+    def test_a_tree_is_seen_whole_or_at_full_size(self, browser):
+        node = {"class": 0, "rows": 1, "counts": [1, 0]}
+        for depth in range(8):
+            inner = {"feature": 0, "threshold": 0.00802, "left": dict(node), "right": node}
+            node = {"class": 0, "rows": depth + 2, "counts": [depth + 2, 0]} | inner
+        names = ["mean concave points of all the cells", "gain"]
+        log = mock_log.Log(one=mock_log.run("table", 1, [], [], trees=[0]) | {"samples": None})
+        tree = TREE | {"root": node, "features": names, "rows": 9}
+        log.trees["one", 0] = tree_answer("inputs", tree)
+        room = "(box) => [box.scrollWidth - box.clientWidth, box.scrollHeight - box.clientHeight]"
+        inside = """(boxes) => boxes.every((box) =>
+            box.querySelector('text').getBBox().width <= box.querySelector('rect').getBBox().width)
+        """
+        with mock_log.served(log) as url, opened(browser, url) as page:
+            scroll = page.view.locator(".treesection .scroll")
+            assert scroll.evaluate(room) == [0, 0]
+            assert page.view.locator(".node").evaluate_all(inside)
+            question = page.view.locator(".question").last.text_content()
+            assert question.startswith("mean concave")
+            assert question.endswith("… ≤ 0.00802")
+            page.click("label:has-text('Full size')")
+            assert scroll.evaluate(room)[0] > 200
+            assert scroll.bounding_box()["y"] + scroll.bounding_box()["height"] < 900
+
+    def test_a_real_tree_and_the_way_of_a_sample_through_it(self, browser, tmp_path):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(80, 3)).astype(np.float32)
+        y = ((x[:, 0] > 0.2) | (x[:, 1] > 0.8)).astype(np.int32)
+        keras.utils.set_random_seed(0)
+        net = keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]
+        )
+        model = kx.TreeRegularization(
+            net, reference=x, strength=1e-3, class_names=["no", "yes"], log_dir=tmp_path / "run"
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(0.05), loss)
+        logger = kx.callbacks.ExplanationLogger(
+            [kx.InputXGradient()], x[:5], y[:5], log_dir=tmp_path / "run"
+        )
+        model.fit(x, y, epochs=4, callbacks=[logger], verbose=0)
+        kx.report(tmp_path, tmp_path / "report.html")
+        link = (tmp_path / "report.html").as_uri() + "#page=tree"
+        with opened(browser, link) as page:
+            for sample in range(5):
+                page.set(SAMPLE, str(sample))
+                label = page.view.locator("svg.tree").get_attribute("aria-label")
+                assert label.endswith(f"path: {way(model.tree, x[sample])}.")
+
+
+def way(tree, row):
+    """The way of a row through a tree, as the page tells it."""
+    description, said = tree.to_dict(), []
+    node = description["root"]
+    while "left" in node:
+        left = row[node["feature"]] <= node["threshold"]
+        name = description["features"][node["feature"]]
+        threshold = float(f"{node['threshold']:.3g}")
+        said.append(f"{name} {'≤' if left else '>'} {threshold:g}")
+        node = node["left" if left else "right"]
+    assert node["class"] == tree.predict(row[None])[0]
+    return ", then ".join([*said, f"class {description['classes'][node['class']]}"])
+
+
+def tree_answer(rows, tree=None):
+    """A logged tree that asks about `rows`."""
+    trees = [{"region": None, "tree": tree or TREE}]
+    return {"schema": 1, "trees": trees} | ({} if rows is None else {"rows": rows})
+
+
+class TestStates:
+    def test_a_pasted_link_brings_back_all_that_it_does_not_say(self, browser):
+        with mock_log.served(pictures_log()) as url, opened(browser, url) as page:
+            first = page.shown()
+            page.click("label:has-text('Absolute')")
+            page.set(SLIDER, "0")
+            page.click("text=Side by side")
+            page.page.wait_for_url("**mode=side*")
+            page.page.evaluate("() => { location.hash = 'size=small'; }")
+            page.view.wait_for_selector('.grid[data-size="small"][data-mode="overlay"]')
+            page.wait_for_step(1)
+            assert page.shown() == first
+
+    def test_the_menu_of_methods_by_keyboard(self, browser):
+        focused = "() => document.activeElement.closest('.methods label')?.innerText"
+        with mock_log.served(pictures_log()) as url, opened(browser, url) as page:
+            page.view.locator("summary", has_text="Methods").focus()
+            page.press("Enter")
+            page.press("Tab")
+            page.press("Space")
+            assert page.text(".grid .title") == ["b"]
+            assert page.view.evaluate(focused) == "a"
+            page.press("Tab")
+            page.press("Space")
+            assert page.text(".empty p") == ["All methods are hidden."]
+            assert page.view.locator('button[aria-label="Play"]').count() == 1
+            page.press("Escape")
+            assert page.view.evaluate("() => document.activeElement.innerText") == "Methods"
+            assert not page.view.locator(".methods").is_visible()
+            page.click("text=Show all methods")
+            assert page.text(".grid .title") == ["a", "b"]
+
+    def test_colours_of_a_method_stay_when_a_step_has_no_negative_values(self, browser):
+        log = pictures_log()
+        step = [mock_log.one_map(m, s, abs(signed(1, 8, 8))) for m in "ab" for s in (0, 1)]
+        log.steps["one", 0] = mock_log.envelope(0, step)
+        with mock_log.served(log) as url, opened(browser, url + "#scale=step") as page:
+            for step in ("1", "0"):
+                page.set(SLIDER, step)
+                assert page.text(".scale span:first-child")[0].startswith("-")
+                assert page.view.get_by_label("Signed colours").is_visible()
+
+    def test_a_map_that_could_not_be_read_says_why(self, browser):
+        log = pictures_log()
+        tag = "keras_explain/maps/a/0"
+        problem = {"run": "one", "tag": tag, "message": "Expected a PNG. Received: soup."}
+        maps = [mock_log.one_map("b", sample, signed(1, 8, 8)) for sample in (0, 1)]
+        log.steps["one", 1] = mock_log.envelope(1, maps, problems=[problem])
+        with mock_log.served(log) as url, opened(browser, url) as page:
+            messages = [text for text in page.text(".grid .message") if text]
+            assert messages == [problem["message"], "Nothing was logged at step 1."]
+            page.click(".problems summary")
+            assert page.text(".problems li") == [f"one: {tag}: {problem['message']}"]
+
+    def test_a_map_without_numbers_says_so(self, browser):
+        log = pictures_log()
+        nothing = np.full((1, 8, 8), np.nan, np.float32)
+        maps = [mock_log.one_map("a", 0, nothing, bits=16, limit=None)]
+        log.steps["one", 1] = mock_log.envelope(1, maps)
+        with mock_log.served(log) as url, opened(browser, url) as page:
+            assert page.text(".caption")[0].endswith(", no number")
+            assert page.text(".tile .message")[0] == "No value of this map is a number."
+            assert page.view.locator("canvas.map:visible").count() == 0
+
+    def test_charts_have_one_axis_and_a_dot_for_a_single_value(self, browser):
+        log = pictures_log()
+        log.runs["one"]["scalars"] = ["train/once", "train/epoch_loss"]
+        log.scalars["one", "train/once"] = {"steps": [1], "values": [3.0]}
+        log.scalars["one", "train/epoch_loss"] = {"steps": [0, 1, 2], "values": [3, 2, 1]}
+        places = (
+            "(all) => all.map((one) => one.getBoundingClientRect()).map((b) => b.x + b.width / 2)"
+        )
+        with mock_log.served(log) as url, opened(browser, url) as page:
+            page.view.wait_for_selector(".curve[d*=L]", state="attached")
+            dot = page.view.locator(".dot:not([d=''])")
+            dot.wait_for(state="attached")
+            assert dot.get_attribute("d").startswith("M160.0 ")
+            marked = page.view.locator(".marker").evaluate_all(places)
+            assert len(marked) == 2
+            assert marked[0] == marked[1]
+
+    def test_values_lie_beside_the_enlarged_map(self, browser):
+        boxes = """() => [".stage", ".zoom .values", ".zoom"].map(
+            (name) => document.querySelector(name).getBoundingClientRect()
+        ).map(({left, right, top, bottom}) => ({left, right, top, bottom}))"""
+        for mode in ("overlay", "side"):
+            link = f"#mode={mode}"
+            with mock_log.served(pictures_log()) as url, opened(browser, url + link) as page:
+                page.click(".cell")
+                stage, values, dialog = page.view.evaluate(boxes)
+                assert values["left"] >= stage["right"]
+                assert max(values["bottom"], stage["bottom"]) <= dialog["bottom"]
+                assert values["right"] <= dialog["right"]
 
     def test_series_are_lines_whose_values_can_be_read(self, browser):
         raw = [np.linspace(0, 1, 12).reshape(6, 2).tolist()]

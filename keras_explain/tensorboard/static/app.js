@@ -5,13 +5,14 @@ import { TopBar, ViewBar } from "./controls.js";
 import { readRuns } from "./data.js";
 import { element } from "./dom.js";
 import { asJSON, asNPZ, fileName, save, shownMaps } from "./download.js";
-import { failed, nothingLogged, nothingPasses, problemList } from "./empty.js";
+import { failed, nothingLogged, Notice, problemList } from "./empty.js";
+import { columnsOf } from "./frame.js";
 import { Frames } from "./frames.js";
 import { Grid } from "./grid.js";
 import { filtered } from "./history.js";
 import { onLink, readLink, report, writeLink } from "./host.js";
 import { snapshot } from "./snapshot.js";
-import { parse, State } from "./state.js";
+import { restored, State } from "./state.js";
 import { followDrags } from "./swipe.js";
 import { Transport } from "./transport.js";
 import { TreePage } from "./treepage.js";
@@ -31,7 +32,7 @@ export class App {
     this.idle = Promise.resolve();
     this.make();
     this.state.onChange((values, changed) => this.changed(values, changed));
-    onLink((link) => this.state.set(parse(link)));
+    onLink((link) => this.state.set(restored(link)));
     if (!report) setInterval(() => document.visibilityState === "visible" && this.look(), LOOK_AGAIN);
   }
 
@@ -44,7 +45,8 @@ export class App {
     this.transport = new Transport(state, () => this.idle);
     this.charts = new Charts(go);
     this.grid = new Grid(this.frames.history, { zoom: (sample, column) => this.zoom.open(this.frame, sample, column), choose, go });
-    this.trees = new TreePage(choose);
+    this.trees = new TreePage({ choose, size: (fit) => state.set({ fit }) });
+    this.notice = new Notice();
     this.zoom = new Zoom();
     this.problems = element("div", { class: "notes" });
     this.body = element("div", { class: "content" });
@@ -132,29 +134,35 @@ export class App {
 
   async show(frame) {
     this.frame = frame;
-    const { run } = frame.sides[0];
     const samples = filtered(frame, this.frames.history);
     this.samples = samples;
     this.styles(frame.values);
-    this.transport.show(run.steps, frame.step, frame.values.speed);
+    this.transport.show(frame.steps, frame.step, frame.values.speed);
     this.top.show(frame, this.runs);
     this.view.show(frame, this.seenClasses(frame));
-    this.view.node.hidden = frame.values.page === "tree";
+    this.view.node.hidden = frame.page === "tree";
     this.charts.node.hidden = frame.values.charts === "hidden";
     if (!this.charts.node.hidden) this.charts.show(frame);
-    this.showProblems(frame.sides.flatMap(({ step, error }) => step?.problems ?? [error]));
+    this.showProblems(frame.sides.flatMap(({ step, error }) => step?.problems ?? (error ? [error] : [])));
     await this.showPage(frame, samples);
     await this.zoom.show(frame);
     this.root.dataset.step = frame.step;
   }
 
   async showPage(frame, samples) {
-    const tree = frame.values.page === "tree" && frame.sides.some(({ run }) => run.trees.length);
-    const all = () => this.state.set({ only: "", outcome: "all" });
-    const page = tree ? this.trees.node : samples.length ? this.grid.node : nothingPasses(all);
-    if (this.body.firstChild !== page) this.body.replaceChildren(page);
-    if (tree) await this.trees.show(frame);
-    else if (samples.length) await this.grid.show(frame, samples);
+    const nothing = frame.page === "tree" ? null : this.nothingOf(frame, samples);
+    const page = nothing ? this.notice : frame.page === "tree" ? this.trees : this.grid;
+    if (this.body.firstChild !== page.node) this.body.replaceChildren(page.node);
+    await (nothing ? this.notice.show(nothing) : page.show(frame, samples));
+  }
+
+  // Why there are no maps to see, and what helps.
+  nothingOf(frame, samples) {
+    const { state } = this;
+    if (!samples.length) return { text: "No sample passes the filters at this step.", label: "Show all samples", help: () => state.set({ only: "", outcome: "all" }) };
+    if (columnsOf(frame).length) return null;
+    if (!frame.values.hidden) return { text: "No maps have been logged in this run." };
+    return { text: "All methods are hidden.", label: "Show all methods", help: () => state.set({ hidden: "" }) };
   }
 
   // All classes that were explained in steps seen so far.
@@ -179,18 +187,17 @@ export class App {
   async ahead() {
     const { frame } = this;
     if (!frame) return;
-    const { run } = frame.sides[0];
-    const place = run.steps.indexOf(frame.step);
+    const place = frame.steps.indexOf(frame.step);
     const wanted = [...Array(AHEAD).keys()].map((by) => place + this.direction * (by + 1)).concat(place - this.direction);
-    for (const step of wanted.map((at) => run.steps[at]).filter((each) => each != null)) {
+    for (const step of wanted.map((at) => frame.steps[at]).filter((each) => each != null)) {
       if (this.frame !== frame || this.working) return;
       const next = await this.frames.make({ ...frame.values, step }, this.runs);
-      if (frame.values.page === "maps") await this.grid.warm(next);
+      if (frame.page === "maps") await this.grid.warm(next);
     }
   }
 
   async png() {
-    if (this.frame.values.page === "maps") await this.grid.paintAll();
+    if (this.body.firstChild === this.grid.node) await this.grid.paintAll();
     save(await snapshot(this.body.firstChild), fileName(this.frame, "png"));
     return "Picture saved.";
   }

@@ -3,6 +3,7 @@
 export const NO_NUMBER = 0xff808080; // grey
 
 const SIDE = 255;
+const MOST_COVER = 0.88; // of a picture below the largest values
 
 // Both ends can be told apart with every kind of colour blindness; zero is transparent, so it takes
 // the colour of what lies below: the picture, or the page in light and dark.
@@ -13,6 +14,7 @@ const DIVERGING = {
 };
 
 const SEQUENTIAL = {
+  heat: ["fff3d6", "ffd27f", "ff9f40", "f0602c", "c81d3c", "7a0b46"],
   viridis: ["440154", "443983", "31688e", "21918c", "35b779", "90d743", "fde725"],
   inferno: ["000004", "320a5e", "781c6d", "bc3754", "ed6925", "fbb61a", "fcffa4"],
   cividis: ["00224e", "2a3f6d", "575d6d", "7d7c78", "a59c74", "d2c060", "fee838"],
@@ -20,7 +22,7 @@ const SEQUENTIAL = {
 };
 
 export const DIVERGING_NAMES = [["blue-red", "blue – red"], ["teal-orange", "teal – orange"], ["violet-green", "violet – green"]];
-export const SEQUENTIAL_NAMES = [["viridis", "viridis"], ["inferno", "inferno"], ["cividis", "cividis"], ["grey", "grey"]];
+export const SEQUENTIAL_NAMES = [["heat", "heat"], ["viridis", "viridis"], ["inferno", "inferno"], ["cividis", "cividis"], ["grey", "grey"]];
 
 // For lines in charts: eight that differ in lightness too.
 export const LINES = ["#2f7de1", "#e07b00", "#129a74", "#c2418f", "#8a63d2", "#b59100", "#4fb3d9", "#d64533"];
@@ -45,7 +47,7 @@ function diverging(name) {
 function sequential(name, overPicture) {
   return Uint32Array.from({ length: SIDE + 1 }, (_, index) => {
     const share = index / SIDE;
-    return pixel(between(SEQUENTIAL[name], share), overPicture ? Math.min(1, 1.1 * share ** 0.8) : 1);
+    return pixel(between(SEQUENTIAL[name], share), overPicture ? MOST_COVER * Math.min(1, 1.1 * share ** 0.8) : 1);
   });
 }
 

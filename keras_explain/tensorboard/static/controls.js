@@ -4,13 +4,14 @@ import { element, field, offer, select } from "./dom.js";
 import { DIVERGING_NAMES, SEQUENTIAL_NAMES } from "./colours.js";
 import { className } from "./data.js";
 import { isSigned, methodsOf, swipedMethods } from "./frame.js";
+import { hasMaps } from "./frames.js";
 import { names } from "./state.js";
 
 const MOST_CLASSES = 1000;
 const NONE = "\u0000none"; // no run has this name
 
 // A row of choices of which one is on.
-function choices(label, options, change) {
+export function choices(label, options, change) {
   const group = `choice-${label}`;
   const inputs = options.map(([value]) => element("input", { type: "radio", name: group, value, on: { change: () => change(value) } }));
   const labels = options.map(([, text], index) => element("label", {}, inputs[index], element("span", {}, text)));
@@ -32,11 +33,15 @@ function range(label, change) {
 function menu(label, ...children) {
   const node = element("details", { class: "menu" }, element("summary", {}, label), element("div", { class: "sheet" }, ...children));
   const close = (event) => !node.contains(event.target) && (node.open = false);
-  node.addEventListener("toggle", () => document[node.open ? "addEventListener" : "removeEventListener"]("click", close));
-  node.addEventListener("keydown", (event) => {
+  const escape = (event) => {
     if (event.key !== "Escape") return;
     node.open = false;
     node.querySelector("summary").focus();
+  };
+  node.addEventListener("toggle", () => {
+    const change = node.open ? "addEventListener" : "removeEventListener";
+    document[change]("click", close);
+    document[change]("keydown", escape);
   });
   return node;
 }
@@ -63,15 +68,19 @@ export class TopBar {
     this.charts = element("button", { type: "button", class: "quiet", on: { click: () => state.set({ charts: state.values.charts === "shown" ? "hidden" : "shown" }) } }, "Scalars");
     this.status = element("span", { class: "status", role: "status" });
     const item = (label, action) => element("button", { type: "button", on: { click: () => this.run_(action) } }, label);
-    this.files = menu("Download", item("Picture of the table (PNG)", actions.png), item("Raw values (.npz)", actions.npz), item("Raw values (JSON)", actions.json));
+    const raw = [item("Raw values (.npz)", actions.npz), item("Raw values (JSON)", actions.json)];
+    this.files = menu("Download", item("Picture of the page (PNG)", actions.png), ...raw);
+    const methods = menu("Methods", this.methods);
     const keys = element("dl", { class: "keys" }, ...KEYS.flatMap(([key, does]) => [element("dt", {}, key), element("dd", {}, does)]));
     this.versusField = field("Compare with", this.versus);
+    this.filters = [field("Class", this.only), field("Samples", this.outcome)];
+    this.ofMaps = [...this.filters, methods, ...raw];
     this.node = element(
       "div",
       { class: "toolbar top", role: "group", "aria-label": "What is shown" },
-      field("Run", this.run), this.versusField, field("Class", this.only), field("Samples", this.outcome),
+      field("Run", this.run), this.versusField, ...this.filters,
       this.page.node, element("span", { class: "spacer" }), this.status,
-      menu("Methods", this.methods), this.charts, this.files,
+      methods, this.charts, this.files,
       element("button", { type: "button", class: "quiet", title: "Copy a link to this view", on: { click: () => this.run_(actions.copy) } }, "Link"),
       menu("Keys", keys),
     );
@@ -98,8 +107,9 @@ export class TopBar {
     this.versusField.hidden = named.length < 2;
     offer(this.only, [["", "all"], ...classesOf(run).map((index) => [String(index), className(run, index)])], values.only);
     this.outcome.value = values.outcome;
-    this.page.show(values.page);
-    this.page.node.hidden = !frame.sides.some(({ run: each }) => each.trees.length);
+    this.page.show(frame.page);
+    this.page.node.hidden = !hasMaps(run) || !frame.sides.some(({ run: each }) => each.trees.length);
+    for (const node of this.ofMaps) node.hidden = frame.page === "tree";
     this.charts.setAttribute("aria-pressed", values.charts === "shown");
     this.showMethods(frame);
   }
@@ -107,14 +117,14 @@ export class TopBar {
   showMethods(frame) {
     const all = [...new Set(frame.sides.flatMap(({ run }) => run.methods))];
     const shown = methodsOf(frame);
-    const state = JSON.stringify([all, shown]);
-    if (state === this.methods.dataset.state) return;
-    this.methods.dataset.state = state;
-    this.methods.replaceChildren(...all.map((method) => {
-      const box = element("input", { type: "checkbox", on: { change: () => this.hide(method, !box.checked) } });
-      box.checked = shown.includes(method);
-      return element("label", {}, box, method);
-    }));
+    if (JSON.stringify(all) !== this.methods.dataset.all) this.offerMethods(all);
+    for (const [method, box] of this.boxes) box.checked = shown.includes(method);
+  }
+
+  offerMethods(all) {
+    this.methods.dataset.all = JSON.stringify(all);
+    this.boxes = new Map(all.map((method) => [method, element("input", { type: "checkbox", on: { change: (event) => this.hide(method, !event.target.checked) } })]));
+    this.methods.replaceChildren(...all.map((method) => element("label", {}, this.boxes.get(method), method)));
   }
 
   hide(method, hidden) {

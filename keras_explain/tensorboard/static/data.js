@@ -78,7 +78,7 @@ function checkedRun(name, run) {
       values: list(header.values),
     },
     methods: list(run.methods).map(String),
-    steps: list(run.steps?.length ? run.steps : trees).filter(Number.isFinite),
+    steps: list(run.steps).filter(Number.isFinite),
     trees,
     scalars: list(run.scalars).map(String),
     predictions: run.predictions === true,
@@ -104,7 +104,7 @@ export class Steps {
     this.asked = new Map();
   }
 
-  // {maps: method -> sample -> record, problems, key}; rejects where there is no such step.
+  // {maps: method -> sample -> record, problems, wrong, key}; rejects where there is no such step.
   get(run, step) {
     const key = keyOf(run, step);
     const known = this.cache.get(key);
@@ -153,7 +153,8 @@ export function parseStep(bytes) {
     if (!maps.has(method)) maps.set(method, new Map());
     maps.get(method).set(record.sample, checkedRecord(record, blobs));
   }
-  return { maps, problems: list(header.problems).map(sentence) };
+  const problems = list(header.problems);
+  return { maps, problems: problems.map(sentence), wrong: problems.filter((each) => each && typeof each === "object") };
 }
 
 function cut(bytes, lengths) {

@@ -44,6 +44,11 @@ export function field(label, control, extra = null) {
   return element("label", { class: "field" }, element("span", { class: "name" }, label, extra), control);
 }
 
+// A name that may go on in the next line after each part of it.
+export function breakable(name) {
+  return name.split(/(?<=[_/.])/).flatMap((part) => [part, element("wbr")]);
+}
+
 const ICONS = {
   play: "M4 2.5v11l9.5-5.5z",
   pause: "M3.5 2.5h3.2v11H3.5zM9.3 2.5h3.2v11H9.3z",

@@ -20,13 +20,20 @@ export function nothingLogged() {
   );
 }
 
-export function nothingPasses(clear) {
-  return element(
-    "section",
-    { class: "empty small" },
-    element("p", {}, "No sample passes the filters at this step. "),
-    element("button", { type: "button", class: "quiet", on: { click: clear } }, "Show all samples"),
-  );
+// A sentence in place of the maps, and a button that helps.
+export class Notice {
+  constructor() {
+    this.text = element("p", {});
+    this.button = element("button", { type: "button", class: "quiet", on: { click: () => this.help() } });
+    this.node = element("section", { class: "empty small" }, this.text, this.button);
+  }
+
+  show({ text, label, help }) {
+    this.help = help;
+    this.text.textContent = text;
+    this.button.textContent = label ?? "";
+    this.button.hidden = !label;
+  }
 }
 
 export function failed(error, again) {

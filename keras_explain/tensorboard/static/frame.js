@@ -1,12 +1,19 @@
 // A frame: all that is needed to draw one step. It has
-//   values: the state's values          step: the step that is shown
+//   values: the state's values          page: "maps" or "tree"
+//   steps: those that the page has      step: the one that is shown
 //   sides: [{run, step, error}], the run and, where runs are compared, the second one
 //   limits: method -> the limit of all steps
+//   signed: the methods that had negative values at any step seen so far
 
 import { names } from "./state.js";
 import { className } from "./data.js";
 import { look } from "./colours.js";
 import { limitOf } from "./maps.js";
+
+// The step of a page that a state means: the newest up to the wanted one.
+export function stepIn(steps, wanted) {
+  return (wanted == null ? steps.at(-1) : steps.findLast((step) => step <= wanted)) ?? steps[0];
+}
 
 // The methods that are shown, in the order they were logged.
 export function methodsOf(frame) {
@@ -42,13 +49,19 @@ export function resolve(frame, part, sample) {
   const { run, step, error } = frame.sides[part.side];
   if (error) return { message: error };
   const record = step.maps.get(part.method)?.get(sample);
-  if (!record) return { message: `Nothing was logged at step ${frame.step}.` };
+  if (!record) return { message: problemWith(step, run, part.method, sample) ?? `Nothing was logged at step ${frame.step}.` };
   if (record.samples !== null && run.samples.id !== null && record.samples !== run.samples.id) {
     return { message: "This map is of other samples than those shown. Log into a new directory." };
   }
   const { index, wanted } = classIndex(frame.values.explained, record, run.samples.labels[sample]);
   if (index < 0) return { message: `${wanted == null ? "That class" : className(run, wanted)} was not explained here.` };
   return { key: `${step.key}\n${part.method}\n${sample}`, record, index, run };
+}
+
+// Why a map that was logged is not there.
+function problemWith(step, run, method, sample) {
+  const tag = `keras_explain/maps/${method}/${sample}`;
+  return step.wrong.find((problem) => problem.tag === tag && (problem.run ?? run.name) === run.name)?.message;
 }
 
 function classIndex(explained, record, label) {
@@ -86,7 +99,7 @@ function stepLimit(frame, method) {
 }
 
 export function isSigned(frame, method) {
-  return recordsOf(frame, method).some((record) => record.signed);
+  return frame.signed.has(method);
 }
 
 // Such as "cat 4.21": what is explained and its score.

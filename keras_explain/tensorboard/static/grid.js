@@ -1,12 +1,12 @@
 // The table of maps: a row per sample, a column per method. Only rows near the window are drawn.
 
 import { BarsCell } from "./bars.js";
-import { element } from "./dom.js";
+import { breakable, element } from "./dom.js";
 import { className } from "./data.js";
 import { ramp } from "./colours.js";
 import { caption, columnsOf, predictionOf, resolve, scaleOf, short } from "./frame.js";
 import { LinesCell } from "./lines.js";
-import { cached, decode } from "./maps.js";
+import { cached, decode, hasNumbers } from "./maps.js";
 import { PictureCell, pictureOf } from "./pictures.js";
 import { TextCell } from "./text.js";
 
@@ -34,10 +34,14 @@ export async function shownOf(frame, column, sample) {
 // Paints, and puts a message where that can't be done.
 export function paintCell(cell, frame, shown) {
   try {
-    cell.paint(frame, shown);
+    cell.paint(frame, shown.map((part) => (isEmpty(part) ? { message: "No value of this map is a number." } : part)));
   } catch (error) {
     cell.paint(frame, shown.map(() => ({ message: error.message })));
   }
+}
+
+function isEmpty({ map }) {
+  return map != null && !hasNumbers(map);
 }
 
 export class Grid {
@@ -130,7 +134,7 @@ export class Grid {
       ...columns.map(({ title, parts }, column) => element(
         "th",
         { scope: "col" },
-        element("span", { class: "title" }, title),
+        element("span", { class: "title" }, ...breakable(title)),
         parts.length > 1 && parts[0].side !== parts[1].side ? element("span", { class: "runs" }, runs) : null,
         element("span", { class: "scales" }, ...scales[column].map(({ node }) => node)),
       )),
@@ -180,7 +184,7 @@ class Row {
     this.header.show(frame, inks);
     this.cells.forEach((cell, index) => {
       paintCell(cell, frame, shown[index]);
-      const words = shown[index].map((part) => part.message ?? caption(part));
+      const words = shown[index].map((part) => part.message ?? `${caption(part)}${isEmpty(part) ? ", no number" : ""}`);
       const text = [...new Set(words)].join(" | ");
       this.captions[index].textContent = shown[index].every((part) => part.message) ? "" : text;
       this.buttons[index].setAttribute("aria-label", `Sample ${this.sample}, ${this.columns[index].title}, step ${frame.step}: ${text}. Enlarge`);

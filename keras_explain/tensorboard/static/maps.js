@@ -84,6 +84,10 @@ export function valueAt(map, index) {
   return map.low + ((map.high - map.low) * map.codes[index]) / map.most;
 }
 
+export function hasNumbers(map) {
+  return !map.codes.length || map.missing?.size !== map.codes.length;
+}
+
 export function values(map) {
   return Float32Array.from(map.codes, (_, index) => valueAt(map, index));
 }

@@ -44,7 +44,9 @@ export class PictureCell {
       const look = lookOf(frame, this.column.parts[part].method, record, map, over);
       paint(this.maps[part], map, look);
       this.tileOf[part].classList.toggle("fine", map.width >= FINE);
-      this.tileOf[part].classList.toggle("bright", !look.signed); // its colours stand out from a dark picture
+      const heat = frame.values.sequential === "heat";
+      this.tileOf[part].classList.toggle("bright", !look.signed && !heat); // its colours stand out from a dark picture
+      this.tileOf[part].classList.toggle("pale", !look.signed && heat);
     });
   }
 }

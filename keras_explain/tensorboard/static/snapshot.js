@@ -91,7 +91,7 @@ function placed(text) {
   return found;
 }
 
-const COPIED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "font", "text-anchor", "opacity", "visibility"];
+const COPIED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "font", "text-anchor", "opacity", "visibility", "paint-order", "stroke-linejoin"];
 
 async function drawing(context, node, box) {
   const copy = node.cloneNode(true);

@@ -29,9 +29,10 @@ export const FIELDS = {
   sign: choice("signed", "absolute"),
   scale: choice("steps", "step", "map"),
   diverging: choice("blue-red", "teal-orange", "violet-green"),
-  sequential: choice("viridis", "inferno", "cividis", "grey"),
+  sequential: choice("heat", "viridis", "inferno", "cividis", "grey"),
   size: choice("medium", "small", "large"),
   order: choice("feature", "size"),
+  fit: choice("whole", "full"), // the size of trees
   hidden: text(""), // methods that are not shown, as a JSON list
   only: text(""), // a class's number: samples of this class alone
   outcome: choice("all", "correct", "wrong", "changed", "ever"),
@@ -44,8 +45,7 @@ export class State {
   // values: strings as in a link
   constructor(values = {}) {
     this.listeners = [];
-    this.values = Object.fromEntries(Object.entries(FIELDS).map(([name, field]) => [name, field.initial]));
-    Object.assign(this.values, parse(values));
+    this.values = restored(values);
   }
 
   // Changes some values, and tells the listeners which of them are new.
@@ -67,9 +67,15 @@ export class State {
   }
 }
 
-export function parse(values) {
+function parse(values) {
   const known = Object.entries(values).filter(([name]) => Object.hasOwn(FIELDS, name));
   return Object.fromEntries(known.map(([name, value]) => [name, FIELDS[name].read(value)]));
+}
+
+// All values of a link: what it does not have is as it was at first.
+export function restored(link) {
+  const initial = Object.fromEntries(Object.entries(FIELDS).map(([name, field]) => [name, field.initial]));
+  return { ...initial, ...parse(link) };
 }
 
 // The names of a JSON list, such as the hidden methods; nothing where it is no list.

@@ -1,6 +1,7 @@
 // The step slider with play, pause, single steps, an exact step, and the keys for them.
 
 import { element, icon, select } from "./dom.js";
+import { stepIn } from "./frame.js";
 
 const SPEEDS = [["1", "1 / s"], ["2", "2 / s"], ["4", "4 / s"], ["8", "8 / s"], ["16", "16 / s"]];
 
@@ -46,8 +47,7 @@ export class Transport {
   }
 
   get place() {
-    const place = this.steps.indexOf(this.state.values.step);
-    return place < 0 ? this.steps.length - 1 : place; // the newest one is followed
+    return this.steps.indexOf(stepIn(this.steps, this.state.values.step));
   }
 
   go(place) {

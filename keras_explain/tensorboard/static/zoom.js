@@ -37,7 +37,7 @@ export class Zoom {
   async show(frame) {
     if (!this.node.open) return;
     const columns = columnsOf(frame);
-    const column = columns[this.column];
+    const column = frame.page === "maps" && columns[this.column];
     if (!column) return this.node.close();
     const all = await Promise.all(columns.map((each) => shownOf(frame, each, this.sample)));
     this.build(frame, column);
