@@ -127,7 +127,7 @@ class TreeRegularization(keras.Model):
         warmup: float = 0.5,
         ramp: float = 0.1,
         refit_every: int = 1,
-        subsample: int | None = 10_000,
+        subsample: int | None = 5_000,
         regions: int | Callable[[Tensor], Tensor] | None = None,
         over_regions: Literal["sum", "max", "sparsemax"] = "sparsemax",
         layer: str | None = None,
@@ -370,7 +370,7 @@ class TreeRegularization(keras.Model):
         if not training or not self.options.strength:
             return loss
         added, rows = self._term(x, y_pred)
-        self._run.added.update_state(added, sample_weight=rows)
+        self._run.added.assign_add(ops.stack([added * rows, rows]))
         return loss + ops.cast(added / backend.replica()[1], loss.dtype)
 
     def _term(self, x: Nest, y_pred: Tensor) -> tuple[Tensor, Tensor]:
@@ -430,7 +430,7 @@ class TreeRegularization(keras.Model):
     def begin_epoch(self, ramp: float) -> None:
         """Sets how much of the strength counts from here on."""
         self._state["strength"].assign(self.options.strength * ramp)
-        self._run.added.reset_state()
+        self._run.added.assign(np.zeros(2, np.float32))
 
     def refit(self, epoch: int | None = None) -> int | None:
         """Fits trees and the penalty to the model as it is now.
@@ -458,9 +458,10 @@ class TreeRegularization(keras.Model):
         """The scalars of the latest fit and of the epoch, by name."""
         found = dict(zip(_SCALARS, backend.to_numpy(self._state["measured"]).tolist(), strict=True))
         state = {name: backend.to_numpy(v) for name, v in self._part("penalty").items()}
+        total, rows = backend.to_numpy(self._run.added)
         return {
             **found,
-            "penalty": float(self._run.added.result()),
+            "penalty": float(total / max(rows, 1)),
             **self.options.penalty.scalars(state),
         }
 
@@ -514,7 +515,16 @@ class _Run:
     """What belongs to this object alone, and is not saved with it."""
 
     def __init__(self, log_dir: str | None) -> None:
-        self.added = keras.metrics.Mean("penalty")
+        self.added = keras.Variable(  # the sum over rows in this epoch, and their number
+            "zeros",
+            shape=(2,),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            aggregation="sum",
+            synchronization="on_read",
+            name="penalty",
+        )
         self.units = threading.local()  # of the layer, in the step that a thread traces
         self.latest: tuple[LiveNetwork, SurrogateTree | RegionalTree] | None = None
         self.names: list[str] | None = None
