@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy.typing as npt
 from keras import ops
 
-from keras_explain.core import checks
 from keras_explain.trees import arrays
-from keras_explain.trees.penalties.base import Network, Penalty, Sizes, Step
+from keras_explain.trees.penalties.base import Step
+from keras_explain.trees.penalties.by_tree import ByTree
 
 Tensor = Any
 
 
-class TreeDistillation(Penalty):
+class TreeDistillation(ByTree):
     """The cross-entropy between the model and the small tree that mimics it now.
 
     At each refit a pruned tree of a few leaves is fitted to the model's own predictions; until the
@@ -32,19 +31,6 @@ class TreeDistillation(Penalty):
     """
 
     max_leaf_nodes: int = 6
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.count("max_leaf_nodes", self.max_leaf_nodes, least=2)
-
-    def state(self, sizes: Sizes) -> dict[str, npt.NDArray[Any]]:
-        return arrays.empty(sizes.regions, self.max_leaf_nodes, sizes.classes)
-
-    def refit(
-        self, network: Network, state: Mapping[str, npt.NDArray[Any]]
-    ) -> dict[str, npt.NDArray[Any]]:
-        trees = network.trees(self.max_leaf_nodes)
-        return arrays.of(trees, self.max_leaf_nodes, network.sizes.classes)
 
     def penalty(self, state: Mapping[str, Tensor], step: Step) -> Tensor:
         leaves = arrays.leaf_of(state, step.features)  # [n, R, L]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy.typing as npt
 from keras import ops
 
 from keras_explain.core import checks
 from keras_explain.trees import arrays
-from keras_explain.trees.penalties.base import Network, Penalty, Sizes, Step
+from keras_explain.trees.penalties.base import Step
+from keras_explain.trees.penalties.by_tree import ByTree
 
 Tensor = Any
 
 
-class PathLength(Penalty):
+class PathLength(ByTree):
     """The average path length of the current tree, each question counted as far as it is worth it.
 
     With the tree held fixed, and p_n the model's probabilities for row n of the batch, a node i
@@ -41,16 +41,6 @@ class PathLength(Penalty):
         checks.share("tau", self.tau)
         if not self.tau:
             raise ValueError("Expected `tau` to be above 0. Received: tau=0.")
-        checks.count("max_leaf_nodes", self.max_leaf_nodes, least=2)
-
-    def state(self, sizes: Sizes) -> dict[str, npt.NDArray[Any]]:
-        return arrays.empty(sizes.regions, self.max_leaf_nodes, sizes.classes)
-
-    def refit(
-        self, network: Network, state: Mapping[str, npt.NDArray[Any]]
-    ) -> dict[str, npt.NDArray[Any]]:
-        trees = network.trees(self.max_leaf_nodes)
-        return arrays.of(trees, self.max_leaf_nodes, network.sizes.classes)
 
     def penalty(self, state: Mapping[str, Tensor], step: Step) -> Tensor:
         rows = step.weight / ops.maximum(ops.sum(step.weight, axis=0), 1)  # [n, R]
