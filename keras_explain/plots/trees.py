@@ -175,7 +175,7 @@ def picture(tree: Tree) -> npt.NDArray[np.uint8]:
 
     figure = plot(tree, _most(tree, _MOST_IN_A_PICTURE))
     inches = figure.get_figwidth()
-    figure.dpi = max(_PICTURE / inches, _READABLE)
+    figure.dpi = max((_PICTURE + 0.5) / inches, _READABLE)  # pixels are rounded down
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
