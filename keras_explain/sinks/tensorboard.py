@@ -132,18 +132,24 @@ def _write_record(file: _Events, record: Record, first: bool) -> None:
     pictures = pairs.pairs(record)
     for sample, picture in enumerate(() if pictures is None else pictures):
         text = wording.description(record, sample)
-        _write_picture(f"{tag}/{sample}", picture, record.step, text)
+        write_picture(f"{tag}/{sample}", picture, record.step, text)
     shown = maps.shown(record)
     if shown is not None:
         _write_maps(file, record, shown, first)
 
 
-def _write_picture(tag: str, picture: np.ndarray, step: int, text: str) -> None:
+def write_picture(tag: str, picture: np.ndarray, step: int, text: str | None = None) -> None:
+    """Writes a picture `[H, W, 3]` and what it shows to the file that is open."""
     tf.summary.image(tag, picture[None], step=step, max_outputs=1, description=text)
 
 
+def write_text(tag: str, text: str, step: int) -> None:
+    """Writes Markdown to the file that is open."""
+    tf.summary.text(tag, text, step=step)
+
+
 def _write_table(records: list[Record]) -> None:
-    tf.summary.text("explain/predictions", wording.table(records), step=records[0].step)
+    write_text("explain/predictions", wording.table(records), records[0].step)
 
 
 def _write_maps(file: _Events, record: Record, shown: maps.Shown, first: bool) -> None:

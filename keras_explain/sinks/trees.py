@@ -6,10 +6,8 @@ import functools
 import os
 from typing import Any
 
-import tensorflow as tf
-
 from keras_explain.sinks import events
-from keras_explain.sinks.tensorboard import events_in, write_blobs
+from keras_explain.sinks.tensorboard import events_in, write_blobs, write_picture, write_text
 
 
 class TreeLog:
@@ -42,11 +40,11 @@ def _write(step: int, tree: Any) -> None:
     from keras_explain.plots import trees as drawing
 
     text = tree.to_text()
-    tf.summary.text("tree/text", "\n".join("    " + line for line in text.splitlines()), step=step)
+    write_text("tree/text", "\n".join("    " + line for line in text.splitlines()), step)
     of_region = dict(enumerate(tree.trees)) if hasattr(tree, "trees") else {None: tree}
     for region, one in of_region.items():
         tag = "tree/picture" if region is None else f"tree/picture/{region}"
-        tf.summary.image(tag, drawing.picture(one)[None], step=step, max_outputs=1)
+        write_picture(tag, drawing.picture(one), step)
     described = [{"region": region, "tree": one.to_dict()} for region, one in of_region.items()]
     description = {"trees": described, "rows": "inputs" if None in of_region else "regions"}
     if tree.reader is not None and tree.reader.asks_about != "inputs":
