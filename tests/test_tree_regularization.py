@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import json
 import subprocess
 import sys
 import textwrap
@@ -958,6 +959,20 @@ class TestLogDir:
             for tag, steps in self.events(log_dir, "images").items()
         }
 
+    @pytest.mark.parametrize(
+        ("options", "rows"),
+        [({}, "inputs"), ({"layer": "hidden"}, "layer 'hidden'"), ({"regions": 2}, "regions")],
+        ids=["inputs", "layer", "regions"],
+    )
+    def test_the_tab_is_told_what_a_tree_asks_about(self, tmp_path, options, rows):
+        fit(wrapped(log_dir=tmp_path, **options), epochs=1)
+        (steps,) = self.events(tmp_path, "keras_explain").values()
+        found = json.loads(steps[0][0])
+        assert rows in found["rows"]
+        assert [one["region"] for one in found["trees"]] == (
+            [0, 1] if rows == "regions" else [None]
+        )
+
     def test_every_tree_is_written(self, tmp_path):
         model, texts = wrapped(log_dir=tmp_path, feature_names=["age", "dose", "sex"]), []
 
@@ -1018,7 +1033,8 @@ class TestNothingIsLostInSilence:
     def test_other_weights_get_another_tree_before_the_first_epoch(self):
         model = at_rest()
         fit(model, batch_size=len(X))
-        model.model.set_weights([-w for w in model.model.get_weights()])
+        *others, kernel, bias = model.model.get_weights()
+        model.model.set_weights([*others, -kernel, bias])  # the other class for every row
         first, second = fit(model, batch_size=len(X))["tree/penalty"]
         assert first == pytest.approx(second)
 
