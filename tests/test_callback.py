@@ -3,9 +3,7 @@
 import gc
 import itertools
 import math
-import subprocess
 import sys
-import textwrap
 import threading
 import warnings
 
@@ -20,6 +18,7 @@ from keras_explain.callbacks import ExplanationLogger, naming, progress, samples
 from keras_explain.core.explanation import Explanation
 from keras_explain.plots import render
 from keras_explain.sinks import Memory, Sink
+from tests.process import run_python
 
 CLASSES = 3
 SCALARS = ["concentration", "score", "scale"]
@@ -632,13 +631,7 @@ class TestTraining:
             np.testing.assert_allclose(values, expected, rtol=1e-5)
             assert len(history.history["explain/integrated_gradients/score"]) == 2
         """
-        run = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        run = run_python(code)
         assert run.returncode == 0, run.stderr
 
 

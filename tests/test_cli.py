@@ -24,6 +24,7 @@ from keras_explain.cli import main, objects, options
 from keras_explain.cli.calls import calls
 from keras_explain.core.names import snake_name
 from tests import logs
+from tests.process import run_python
 
 SIDE = 16
 NAMES = ("crane, bird", "crane, machine", "red fox")
@@ -136,10 +137,6 @@ def table(folder):
 # The command line
 
 
-def fresh(code):
-    return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-
-
 def test_help_loads_nothing_heavy():
     code = """
 import sys
@@ -153,7 +150,7 @@ assert main([]) == 2
 heavy = {"tensorflow", "keras", "numpy", "matplotlib", "PIL", "tensorboard"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
-    done = fresh(code)
+    done = run_python(code)
     assert done.returncode == 0, done.stderr
     first, *_ = done.stdout.splitlines()
     assert first == f"keras-explain {kx.__version__}"
@@ -929,7 +926,7 @@ assert main(["report", {str(tmp_path)!r}, "-o", {str(tmp_path / "page.html")!r}]
 assert "tensorboard" in sys.modules
 assert not {{"tensorflow", "keras"}} & set(sys.modules)
 """
-    done = fresh(code)
+    done = run_python(code)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("keras-explain: error: Expected explanations in")
     assert not (tmp_path / "page.html").exists()

@@ -5,8 +5,6 @@ import importlib
 import inspect
 import pkgutil
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import keras_explain
+from tests.process import run_python
 
 PACKAGE = Path(keras_explain.__file__).parent
 SOURCES = {
@@ -303,9 +302,7 @@ HEAVY = [
 
 def import_without_the_heavy(statement, cwd):
     code = IMPORT_WITHOUT_THE_HEAVY.format(heavy=HEAVY, statement=statement)
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, check=False, capture_output=True, text=True
-    )
+    return run_python(code, cwd)
 
 
 def test_importing_loads_nothing_heavy(tmp_path):
@@ -333,9 +330,7 @@ for name in ("keras", "tensorflow"):
 )
 def test_what_tensorboard_loads_needs_neither_keras_nor_tensorflow(tmp_path, module):
     code = IMPORT_WITHOUT.format(statement=f"import {module}")
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True
-    )
+    done = run_python(code, tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,9 +1,6 @@
 """`SurrogateTree`: what it is grown from, how it is pruned, what it measures and what it reads."""
 
 import json
-import subprocess
-import sys
-import textwrap
 
 import keras
 import numpy as np
@@ -14,6 +11,7 @@ from keras import layers, ops
 from sklearn.tree import DecisionTreeClassifier
 
 from keras_explain.trees import SurrogateTree
+from tests.process import run_python
 
 
 def table(rows=300, columns=3, seed=0):
@@ -230,13 +228,7 @@ class TestGrowing:
                                       keras.layers.Dense(3, "softmax")])
             print(json.dumps(SurrogateTree.fit(model, x, min_samples_leaf=1).to_dict()))
         """
-        run = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        run = run_python(code)
         assert run.returncode == 0, run.stderr
         x = np.random.default_rng(0).integers(0, 4, size=(300, 4)).astype("float32")
         keras.utils.set_random_seed(3)

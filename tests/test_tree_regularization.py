@@ -4,9 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import json
-import subprocess
-import sys
-import textwrap
+import re
 import warnings
 from typing import ClassVar
 
@@ -26,6 +24,7 @@ from keras_explain.trees import (
     TreeDistillation,
     WeightSurrogate,
 )
+from tests.process import run_python
 
 ROWS = 96
 
@@ -292,6 +291,29 @@ class TestWaysToTrain:
     )
     def test_compiled(self, compiled, reference_run):
         self.check(wrapped(compiled=compiled), reference_run)
+
+    def test_xla_compiles_a_step_once(self):
+        code = """
+            import keras, numpy as np
+            from keras import layers
+            import keras_explain as kx
+            x = np.random.default_rng(0).normal(size=(96, 3)).astype("float32")
+            y = (x[:, 0] > 0).astype("float32")
+            for options in (
+                {}, {"penalty": kx.trees.PathLength()}, {"penalty": kx.trees.OutputSurrogate()},
+                {"regions": 2}, {"regions": 2, "over_regions": "max"},
+            ):
+                keras.utils.set_random_seed(0)
+                net = keras.Sequential([keras.Input((3,)), layers.Dense(1, "sigmoid")])
+                model = kx.TreeRegularization(net, reference=x, warmup=0.0, **options)
+                model.compile("sgd", "binary_crossentropy", jit_compile=True)
+                model.fit(x, y, batch_size=32, epochs=2, verbose=0)
+        """
+        noise = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "device_compilation_profiler=1"}
+        run = run_python(code, **noise)
+        assert run.returncode == 0, run.stderr
+        found = re.findall(r"Compiled (\w*one_step_on_data\w*) (\d+) times", run.stderr)
+        assert [times for _, times in found] == ["1"] * 5
 
     def test_datasets(self, reference_run):
         batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
@@ -784,13 +806,7 @@ class TestSaving:
             for name in history:
                 np.testing.assert_allclose(history[name], there[name], rtol=1e-4)
         """
-        run = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        run = run_python(code)
         assert run.returncode == 0, run.stderr
 
 

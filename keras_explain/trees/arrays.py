@@ -58,8 +58,11 @@ def leaf_of(trees: Mapping[str, Tensor], features: Tensor) -> Tensor:
     """Which leaf rows `[n, D]` come to, one-hot float32 `[n, R, L]`, in the graph."""
     asked = ops.take(features, trees["feature"], axis=1)  # [n, R, L - 1]
     turn = ops.where(asked <= trees["threshold"], 1.0, -1.0)
-    if turn.shape[1] == 1:  # one product, which costs less than the many of an einsum
-        agreed = ops.matmul(turn[:, 0], trees["path"][0])[:, None]
-    else:
-        agreed = ops.einsum("nri,ril->nrl", turn, trees["path"])
-    return ops.cast(ops.equal(agreed, trees["depth"]), "float32")
+    return ops.cast(ops.equal(product(turn, trees["path"]), trees["depth"]), "float32")
+
+
+def product(rows: Tensor, of_region: Tensor) -> Tensor:
+    """`[n, R, I]` times the matrix of each region `[R, I, J]`: `[n, R, J]`."""
+    if rows.shape[1] == 1:  # as one product, which costs less than the many of an einsum
+        return ops.matmul(rows[:, 0], of_region[0])[:, None]
+    return ops.einsum("nri,rij->nrj", rows, of_region)

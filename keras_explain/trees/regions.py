@@ -58,7 +58,7 @@ def total(penalties: Tensor, over: str) -> Tensor:
         over: `"sum"`, `"max"`, or `"sparsemax"`: their mean, weighted by
             `sparsemax(penalties)` (Martins & Astudillo, "From Softmax to Sparsemax", ICML 2016).
     """
-    if over == "sum":
+    if penalties.shape[0] == 1 or over == "sum":
         return ops.sum(penalties)
     if over == "max":
         return ops.max(penalties)
@@ -71,8 +71,7 @@ def sparsemax(z: Tensor) -> Tensor:
     Written here, since `keras.ops.sparsemax` returns zeros for many inputs, such as
     `[0.3, 0.5, 0.1, 0.2, 0.9]` (Keras 3.15).
     """
-    largest_first = ops.flip(ops.sort(z))
-    count = ops.arange(1, z.shape[0] + 1, dtype=z.dtype)
-    is_above_0 = ops.cast(1 + count * largest_first > ops.cumsum(largest_first), z.dtype)
-    threshold = (ops.sum(is_above_0 * largest_first) - 1) / ops.sum(is_above_0)
+    above = ops.sum(ops.relu(z - z[:, None]), axis=1)  # by how much others are larger, in all
+    support = ops.cast(above < 1, z.dtype)
+    threshold = (ops.sum(support * z) - 1) / ops.sum(support)
     return ops.maximum(z - threshold, 0)

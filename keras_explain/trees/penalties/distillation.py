@@ -33,7 +33,7 @@ class TreeDistillation(ByTree):
     max_leaf_nodes: int = 6
 
     def penalty(self, state: Mapping[str, Tensor], step: Step) -> Tensor:
-        leaves = arrays.leaf_of(state, step.features)  # [n, R, L]
+        leaves = arrays.leaf_of(state, step.features)
+        answer = arrays.product(leaves, state["label"])  # [n, R, C]
         log_p = ops.log_softmax(step.logits, axis=-1)
-        of_label = ops.einsum("rlc,nc->nrl", state["label"], log_p)
-        return step.mean(-ops.sum(leaves * of_label, axis=-1))
+        return step.mean(-ops.sum(answer * log_p[:, None], axis=-1))

@@ -45,17 +45,17 @@ class PathLength(ByTree):
     def penalty(self, state: Mapping[str, Tensor], step: Step) -> Tensor:
         rows = step.weight / ops.maximum(ops.sum(step.weight, axis=0), 1)  # [n, R]
         share = rows[..., None] * arrays.leaf_of(state, step.features)  # [n, R, L]
-        in_leaf = ops.sum(share, axis=0)  # [R, L]
         p = ops.softmax(step.logits, axis=-1)
-        p_in_leaf = ops.einsum("nrl,nc->rlc", share, p)
+        in_leaf = ops.tensordot(share, p, axes=[[0], [0]])  # [R, L, C]
         below = ops.absolute(state["path"])  # [R, L - 1, L]
-        in_node = ops.einsum("ril,rl->ri", below, in_leaf)
-        p_in_node = ops.einsum("ril,rlc->ric", below, p_in_leaf)
-        of_leaves = ops.einsum("ril,rl->ri", below, _impurity(in_leaf, p_in_leaf))
-        gain = ops.maximum(_impurity(in_node, p_in_node) - of_leaves, 0)
-        return ops.sum(in_node * -ops.expm1(-gain / self.tau), axis=-1)
+        in_node = ops.matmul(below, in_leaf)  # [R, L - 1, C]
+        of_leaves = ops.matmul(below, _purity(in_leaf))
+        gain = ops.maximum(of_leaves - _purity(in_node), 0)  # in purity, since shares add up
+        share_of_node = ops.stop_gradient(ops.sum(in_node, axis=-1))
+        return -ops.sum(share_of_node * ops.expm1(gain[..., 0] / -self.tau), axis=-1)
 
 
-def _impurity(share: Tensor, p: Tensor) -> Tensor:
-    """`share * Gini(p / share)`, for sums of probabilities `[..., C]` over a share of the rows."""
-    return share - ops.sum(ops.square(p), axis=-1) / ops.maximum(share, 1e-12)
+def _purity(p: Tensor) -> Tensor:
+    """`share * (1 - Gini(p / share))` `[..., 1]`, for sums of probabilities `[..., C]`."""
+    share = ops.sum(p, axis=-1, keepdims=True)
+    return ops.sum(ops.square(p), axis=-1, keepdims=True) / ops.maximum(share, 1e-12)
