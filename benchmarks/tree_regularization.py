@@ -303,13 +303,20 @@ REGIONAL = {
 }
 
 
+FOUR_LEAVES = {
+    "distillation, 4 leaves": Method(
+        _penalised(kx.trees.TreeDistillation(max_leaf_nodes=4)), METHODS["distillation"].strengths
+    )
+}
+
+
 # The frontier
 
 
 TASKS = {
     "parabola": (parabola, METHODS),
     "rectangles": (rectangles, METHODS | REGIONAL),
-    "breast cancer": (breast_cancer, METHODS),
+    "breast cancer": (breast_cancer, METHODS | FOUR_LEAVES),
     "wine": (wine, METHODS),
     "adult": (adult, METHODS),
 }
@@ -436,7 +443,7 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     kept, page = Kept(options.kept), []
     tasks = [task for task in options.only or TASKS if task != "adult" or ADULT is not None]
-    train_all(tasks, options.methods or [*METHODS, *REGIONAL], options.seeds, kept)
+    train_all(tasks, options.methods or [*METHODS, *REGIONAL, *FOUR_LEAVES], options.seeds, kept)
     for task in tasks:
         results = frontier(task, options.seeds, kept)
         if not results:
