@@ -415,12 +415,13 @@ def majority(task: str) -> float:
 
 HEAD = """# Frontiers
 
-How simple a network gets, and what that costs: `python -m benchmarks.tree_regularization --out docs`.
-Means over seeds. `apl` is the average path length of the pruned tree over the training rows, `raw apl`
-that of one tree for all rows before it is pruned. On test rows (without noise in the labels, for the
-toys): `accuracy` and `auc` of the network, `fidelity` of the pruned tree to the network, and the
-`tree accuracy`. Plain trees (CART) stand for themselves.
+`python -m benchmarks.tree_regularization --out docs`: how simple networks get, and what that costs.
+Means over seeds. `apl` is the average path length of the pruned tree over the training rows, and
+`raw apl` that of one tree for all rows before it is pruned. On test rows (of the toys: with labels
+that are right): `accuracy` and `auc` of the network, `fidelity` of the pruned tree to the network,
+and the `tree accuracy`. Plain trees (CART) stand for themselves.
 """
+
 
 def lines(task: str, results: Results) -> Iterator[str]:
     """A table as Markdown."""
