@@ -442,17 +442,25 @@ def lines(task: str, results: Results) -> Iterator[str]:
 
 
 def draw(task: str, results: Results, path: Path) -> None:
-    """Accuracy and AUC of the network, and fidelity of the tree, against the path length."""
+    """Accuracy and AUC of the network, and fidelity of the tree, against the path length.
+
+    Networks far worse than the best are left out of the picture.
+    """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
+    dark_and_light = colormaps["tab20"].colors
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     for axes, what in zip(figure.subplots(1, 3), ("accuracy", "auc", "fidelity"), strict=True):
+        axes.set_prop_cycle(color=[*dark_and_light[::2], *dark_and_light[1::2]])
         for name, runs in results.items():
             is_baseline = name in METHODS and METHODS[name].is_baseline
             points = sorted((run["apl"], run[what]) for run in runs.values())
             style = {"ls": ":", "lw": 1.2, "ms": 4} if is_baseline else {"lw": 2, "ms": 6}
             axes.plot(*zip(*points, strict=True), marker="o", label=name, **style)
         axes.set(xlabel="average path length of the pruned tree", ylabel=what)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low if what == "fidelity" else max(low, high - 0.2), high)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(task)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)

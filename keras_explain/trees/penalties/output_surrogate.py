@@ -19,9 +19,10 @@ class OutputSurrogate(Surrogate):
     where x_1, ..., x_k are a few rows of the reference, drawn once by the seed of the training. It
     is the surrogate of `WeightSurrogate`, but its size does not depend on the model's.
 
-    It predicts path lengths better than from the weights, but only close to what it has seen, and
-    strengths that are useful are hard to find: in a trial on two columns 0.07 changed nothing, and
-    0.1 drew all rows to one class, whose tree has no questions. `TreeDistillation` is safer.
+    It predicts path lengths better than from the weights, but only close to what it has seen. On
+    the parabola of the paper strengths of 0.07 to 0.1 made trees a tenth shorter for nearly the
+    same accuracy; on the other tasks in `docs/frontier.md` it cost accuracy for little or nothing.
+    `TreeDistillation` is safer.
 
     Args:
         probes: How many rows of the reference it looks at. Each step runs the model on them too.

@@ -25,7 +25,8 @@ class WeightSurrogate(Surrogate):
 
     It is there to compare with the paper. A few hundred pairs say little about a function of
     thousands of weights: on a network of 11,000 the rank correlation with path lengths that came
-    later was about 0, and strengths of 0.1 and 0.5 changed nothing. Look at
+    later was about 0. On five tasks (`docs/frontier.md`) strengths up to 10 hardly changed path
+    lengths, and larger ones cost accuracy for little. Look at
     `surrogate_rank_correlation` in the logs before trusting it, and prefer `TreeDistillation`.
     What a model does not train (such as the moving averages of BatchNormalization) stays as it is
     while other weights are measured.
