@@ -22,9 +22,9 @@ demo: $(VENV)/installed
 	@echo "Open TensorBoard with:"
 	@echo "  $(bin)/tensorboard --logdir $(DEMO)/logs --samples_per_plugin images=1000"
 
-# All that CI checks.
+# What CI checks, but for the slow tests.
 test: lint
-	$(bin)/pytest $(parallel)
+	$(bin)/pytest $(parallel) -m "not slow"
 
 lint: $(VENV)/installed-test
 	$(bin)/ruff check .
