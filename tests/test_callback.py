@@ -553,12 +553,12 @@ class TestTraining:
         assert (np.array(history) == np.array(expected)).all()
         assert (history[0] != history[1]).any()
 
-    def test_the_same_callback_in_a_second_fit_starts_anew(self):
+    def test_the_same_callback_with_another_model_has_no_drift_at_first(self):
         memory = Memory()
         logger = ExplanationLogger(Fake(), data(4)[0], sinks=[memory])
         fit([logger], epochs=2)
         fit([logger], epochs=2)
-        assert [record.step for record in memory.records] == [0, 1, 0, 1]
+        assert [record.step for record in memory.records] == [0, 1, 2, 3]
         assert ["drift" in record.scalars for record in memory.records] == [False, True] * 2
 
     def test_two_at_once(self):
@@ -582,7 +582,10 @@ class TestTraining:
         with pytest.raises(KeyboardInterrupt):
             fit([logger, Stop(), keras.callbacks.BackupAndRestore(tmp_path)], model, epochs=4)
         fit([logger, keras.callbacks.BackupAndRestore(tmp_path)], model, epochs=4)
-        assert [record.step for record in memory.records] == [0, 1, 1, 2, 3]
+        assert [record.step for record in memory.records] == [0, 1, 2, 3, 4]
+        again = ExplanationLogger("saliency", data(4)[0], sinks=[memory := Memory()])
+        fit([again], model, epochs=4, initial_epoch=1)
+        assert [record.step for record in memory.records] == [1, 2, 3]
 
     def test_with_validation_and_a_data_set(self):
         x, y = data(24)
@@ -655,12 +658,12 @@ class TestUpdateFreq:
         fit([logger], classifier(steps_per_execution=at_once), epochs=2, rows=48)
         assert [record.step for record in memory.records] == steps
 
-    def test_steps_are_those_of_the_optimizer(self):
+    def test_steps_are_the_batches_that_the_logger_has_seen(self):
         memory, model = Memory(), classifier()
         fit([], model, epochs=2)
         logger = ExplanationLogger(Fake(), data(4)[0], sinks=[memory], update_freq=3)
         fit([logger], model, epochs=2)
-        assert [record.step for record in memory.records] == [9, 12]
+        assert [record.step for record in memory.records] == [3, 6]
 
     def test_logs_have_the_latest_scalars(self):
         counting = Fake(scores=lambda call, x: np.full(len(x), call))
@@ -673,6 +676,109 @@ class TestUpdateFreq:
         logger = ExplanationLogger(Fake(), data(4)[0], sinks=[], update_freq=5)
         logs = fit([logger], epochs=3).history
         assert len(logs["explain/fake/score"]) == 2
+
+
+class TestSteps:
+    """Steps grow, whatever trains the model, and however often `fit` is called."""
+
+    def steps(self, model, update_freq="epoch", fits=3, **options):
+        memory = Memory()
+        logger = ExplanationLogger(
+            Fake(), data(4)[0], sinks=[memory], update_freq=update_freq, on_error="raise"
+        )
+        for _ in range(fits):
+            fit([logger], model, **({"epochs": 1} | options))
+        return [record.step for record in memory.records], memory
+
+    def test_of_fit_called_again_and_again(self):
+        steps, memory = self.steps(classifier())
+        assert steps == [0, 1, 2]
+        assert ["drift" in record.scalars for record in memory.records] == [False, True, True]
+
+    @pytest.mark.parametrize(("every", "expected"), [(2, [2, 4, 6, 8]), (5, [5])])
+    def test_of_batches_of_fit_called_again_and_again(self, every, expected):
+        assert self.steps(classifier(), every)[0] == expected
+
+    @pytest.mark.parametrize("kind", ["none", "two", "accumulating", "own", "scaled"])
+    def test_whatever_the_optimizer_is(self, kind):
+        x, _ = data(4)
+        assert self.steps(trained_by(kind, x), 2, fits=2)[0] == [2, 4, 6]
+        assert self.steps(trained_by(kind, x), fits=2, epochs=2)[0] == [0, 1, 2, 3]
+
+    def test_an_execution_at_the_end_of_an_epoch_may_be_short(self):
+        model = classifier(steps_per_execution=4)  # 3 batches an epoch
+        assert self.steps(model, 3, fits=1, epochs=2)[0] == [3, 6]
+
+    @pytest.mark.parametrize("update_freq", ["epoch", 2])
+    def test_a_training_that_is_resumed_goes_on_where_it_was_stopped(self, update_freq):
+        whole, _ = self.steps(classifier(), update_freq, fits=1, epochs=4)
+        before, _ = self.steps(classifier(), update_freq, fits=1, epochs=2)
+        after, _ = self.steps(classifier(), update_freq, fits=1, epochs=4, initial_epoch=2)
+        assert before + after == whole
+
+    def test_batches_before_a_resumed_training_that_can_not_be_known_are_said(self):
+        x, y = data(24)
+        logger = ExplanationLogger(Fake(), data(4)[0], sinks=[memory := Memory()], update_freq=2)
+        endless = ((x[:8], y[:8]) for _ in iter(int, 1))
+        options = {"initial_epoch": 1, "epochs": 2, "steps_per_epoch": 3, "shuffle": False}
+        classifier().fit(endless, callbacks=[logger], verbose=0, **options)
+        assert [record.step for record in memory.records] == [4, 6]
+        logger = ExplanationLogger(Fake(), data(4)[0], sinks=[], update_freq=2)
+        logger.set_model(classifier())
+        logger.set_params({"steps": None})
+        logger.on_train_begin()
+        with pytest.warns(RuntimeWarning, match=r"goes on at epoch 1.*steps_per_epoch="):
+            logger.on_epoch_begin(1)
+        logger.on_epoch_begin(2)
+
+    def test_of_a_loop_that_calls_callbacks_itself(self):
+        logger = ExplanationLogger(Fake(), data(4)[0], sinks=[memory := Memory()], update_freq=2)
+        logger.set_model(classifier())
+        logger.on_train_begin()
+        for batch in (0, 1, 2, 0, 0, 7, 8, 9):  # whatever is passed, each call is one batch
+            logger.on_train_batch_begin(batch)
+            logger.on_train_batch_end(batch)
+        assert [record.step for record in memory.records] == [2, 4, 6, 8]
+
+
+class TwoOptimizers(keras.Model):
+    """As a GAN has: each batch both step, or the second alone."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.part = classifier()
+        self.part(x)
+        self.first, self.second = keras.optimizers.SGD(), keras.optimizers.SGD()
+        self.built = True
+
+    def call(self, x):
+        return self.part(x)
+
+    def train_step(self, data):
+        for optimizer in (self.first, self.second):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(self.part(data[0]) ** 2)
+            weights = self.part.trainable_variables
+            optimizer.apply(tape.gradient(loss, weights), weights)
+        return {"loss": loss}
+
+
+def trained_by(kind, x):
+    """A model whose optimizer does not count batches."""
+    if kind in ("none", "two"):
+        model = TwoOptimizers(x)
+        model.compile(optimizer=None if kind == "none" else model.first, loss="mse")
+        return model
+    optimizer = {
+        "accumulating": lambda: keras.optimizers.SGD(gradient_accumulation_steps=2),
+        "scaled": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), 1e38),
+        "own": keras.optimizers.SGD,
+    }[kind]()
+    model = classifier()
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    if kind == "own":
+        model.train_step = lambda data: {"loss": tf.reduce_mean(model(data[0]))}
+    return model
 
 
 class TestTargets:

@@ -1004,6 +1004,14 @@ class TestLogDir:
         assert sorted(drawn) == [0, 1]
         assert all(picture.std() > 0 for picture in drawn.values())
 
+    def test_steps_grow_where_fit_is_called_again(self, tmp_path):
+        model = wrapped(log_dir=tmp_path, refit_every=3)
+        fit(model, epochs=4)  # trees after epochs 2 and 3
+        fit(model, epochs=1)
+        fit(model, epochs=4)  # after 5 + 2 and 5 + 3
+        (written,) = self.events(tmp_path, "text").values()
+        assert sorted(written) == [2, 3, 4, 7, 8]
+
     def test_pictures_of_each_region(self, tmp_path):
         model = wrapped(log_dir=tmp_path, regions=2, min_samples_leaf=2)
         fit(model, epochs=1)

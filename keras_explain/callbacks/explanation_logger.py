@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_explain.callbacks import checks, naming, predictions, progress, samples, scalars
 from keras_explain.callbacks.pictures import Pictures
+from keras_explain.callbacks.steps import Steps
 from keras_explain.core.explanation import Explanation
 from keras_explain.plots import render
 from keras_explain.sinks import Record, Sink, TensorBoard, maps
@@ -26,12 +27,11 @@ class _Run:
 
     shown: Pictures
     rehearsing: bool = True
+    begun: bool = False  # whether its first epoch has
     step: int = 0
     ranks: dict[str, scalars.Maps] = dataclasses.field(default_factory=dict)
     latest: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-    waiting: int = 0  # batches since the last explained step
-    done: int = 0  # batches of this epoch
 
 
 class ExplanationLogger(keras.callbacks.Callback):
@@ -70,7 +70,9 @@ class ExplanationLogger(keras.callbacks.Callback):
         log_dir: The directory that TensorBoard is started on; events go to `<log_dir>/explain`.
         target: What is explained: `None` (the label where there are labels, else the predicted
             class), `"label"`, `"predicted"`, or anything that an explainer takes.
-        update_freq: `"epoch"`, or an int `N` for every `N` batches.
+        update_freq: `"epoch"`, or an int `N` for every `N` batches. The step is the epoch, or the
+            number of batches that this object has seen; it never falls from one `fit` to the next,
+            and goes on where a training is resumed.
         metrics: Functions or objects called as
             `metric(model, x, target, explainer, explanation=explanation)` that return one number
             per sample, `[B]`.
@@ -140,7 +142,15 @@ class ExplanationLogger(keras.callbacks.Callback):
         self.seed = seed
         self.on_error = on_error
         self.failures: dict[str, list[tuple[int, str]]] = {}
+        self._steps = Steps()
+        self._ranks: dict[str, scalars.Maps] = {}  # of the latest maps of this model
         self._run: _Run
+
+    def set_model(self, model: keras.Model) -> None:
+        """Maps of one model are not compared with those of another."""
+        if model is not self.model:
+            self._ranks = {}
+        super().set_model(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Explains once without logging it, where every error is raised."""
@@ -151,26 +161,35 @@ class ExplanationLogger(keras.callbacks.Callback):
                 "ignore", ".* is zero everywhere"
             )  # an untrained model's may be
             self._explain(step=0)
-        self._run = _Run(shown, rehearsing=False)
+        self._run = _Run(shown, rehearsing=False, ranks=self._ranks)
         self.failures = {}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Begins to count the epoch's batches."""
-        self._run.done = 0
+        """Goes on with the batches of a training that was stopped."""
+        counted = self._run.begun or self._steps.resume(epoch, self._batches)
+        self._run.begun = True
+        if isinstance(self.update_freq, int) and not counted:
+            _warn(
+                f"training goes on at epoch {epoch}, but how many batches an epoch has is not known, "
+                "so steps are counted from 0, and take the place of those logged before. Give `fit` "
+                "`steps_per_epoch=`, or this training a `log_dir` of its own."
+            )
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begins to count: one compiled execution may run several batches."""
+        self._steps.begin(batch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Explains every so many batches; one compiled step may have run several of them."""
-        run, every = self._run, self.update_freq
-        run.waiting += batch + 1 - run.done
-        run.done = batch + 1
-        if isinstance(every, int) and run.waiting >= every:
-            run.waiting %= every
-            self._explain(step=int(self.model.optimizer.iterations))
+        """Explains every so many batches."""
+        if isinstance(self.update_freq, int):
+            step = self._steps.end(batch, self._batches, self.update_freq)
+            if step is not None:
+                self._explain(step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Explains, unless batches are counted, and adds the latest scalars to `logs`."""
         if self.update_freq == "epoch":
-            self._explain(step=epoch)
+            self._explain(self._steps.of_epoch(epoch))
         if logs is not None:
             for name, values in self._run.latest.items():
                 logs.update({f"explain/{name}/{key}": value for key, value in values.items()})
@@ -184,6 +203,12 @@ class ExplanationLogger(keras.callbacks.Callback):
             if len(failures) > 1:
                 step, message = failures[-1]
                 _warn(f"{what} failed {len(failures)} times, lastly at step {step}: {message}")
+
+    @property
+    def _batches(self) -> int | None:
+        """How many batches an epoch has, where Keras knows it."""
+        batches: int | None = (self.params or {}).get("steps")
+        return batches
 
     def _explain(self, step: int) -> None:
         """One step: every explainer, every sink."""

@@ -18,7 +18,7 @@ class Record:
     """One explainer at one step.
 
     Attributes:
-        step: Epoch, or number of optimizer iterations.
+        step: Epoch, or number of batches.
         name: The explainer's name in the log.
         explanation: What the explainer returned.
         scalars: Scalar name -> value, without the explainer's name.

@@ -432,11 +432,16 @@ class TreeRegularization(keras.Model):
         self._state["strength"].assign(self.options.strength * ramp)
         self._run.added.assign(np.zeros(2, np.float32))
 
-    def refit(self, epoch: int | None = None) -> int | None:
+    def end_epoch(self, epoch: int) -> int:
+        """The epoch's step in the log: its number, or the next one if that was had before."""
+        self._run.step = max(epoch, self._run.step + 1)
+        return self._run.step
+
+    def refit(self, step: int | None = None) -> int | None:
         """Fits trees and the penalty to the model as it is now.
 
         Args:
-            epoch: The epoch that is over, for the log; `None` writes no log.
+            step: The step for the log; `None` writes no log.
 
         Returns:
             The class that is predicted for every reference row, if it is one.
@@ -450,8 +455,8 @@ class TreeRegularization(keras.Model):
         measured = (tree.average_path_length, tree.leaves, tree.agreement)
         self._state["measured"].assign(np.asarray(measured, np.float32))
         self._state["fitted"].assign(1.0)
-        if self._run.log is not None and epoch is not None:
-            self._run.log.write(epoch, tree)
+        if self._run.log is not None and step is not None:
+            self._run.log.write(step, tree)
         return network.collapsed()
 
     def scalars(self) -> dict[str, float]:
@@ -528,6 +533,7 @@ class _Run:
         self.units = threading.local()  # of the layer, in the step that a thread traces
         self.latest: tuple[LiveNetwork, SurrogateTree | RegionalTree] | None = None
         self.names: list[str] | None = None
+        self.step = -1  # of the last epoch, in the log
         self.log = None if log_dir is None else TreeLog(log_dir)
 
 

@@ -52,8 +52,9 @@ class TreeCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Fits trees to the model as it is now, and adds the scalars to `logs`."""
         options, last = self.model.options, epoch + 1 == self.params["epochs"]
+        step = self.model.end_epoch(epoch)
         if last or (epoch + 1) % options.refit_every == 0:
-            self._refit(epoch)
+            self._refit(epoch, step)
         scalars = self.model.scalars()
         self._most_added = max(self._most_added, scalars["penalty"])
         if logs is not None:
@@ -76,11 +77,11 @@ class TreeCallback(keras.callbacks.Callback):
                 "tree (more epochs, or a smaller `refit_every`)."
             )
 
-    def _refit(self, epoch: int | None) -> None:
+    def _refit(self, epoch: int | None, step: int | None = None) -> None:
         """Fits trees after an epoch, or before the first; warns where that makes no sense."""
         when = "before training" if epoch is None else f"after epoch {epoch}"
         try:
-            only_class = self.model.refit(epoch)
+            only_class = self.model.refit(step)
         except FloatingPointError as error:  # a callback such as TerminateOnNaN may end it well
             self._warn(f"No tree was fitted {when}. {error}")
             return
