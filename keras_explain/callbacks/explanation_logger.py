@@ -170,9 +170,9 @@ class ExplanationLogger(keras.callbacks.Callback):
         self._run.begun = True
         if isinstance(self.update_freq, int) and not counted:
             _warn(
-                f"training goes on at epoch {epoch}, but how many batches an epoch has is not known, "
-                "so steps are counted from 0, and take the place of those logged before. Give `fit` "
-                "`steps_per_epoch=`, or this training a `log_dir` of its own."
+                f"training goes on at epoch {epoch}, but how many batches an epoch has is not "
+                "known, so steps are counted from 0, and take the place of those logged before. "
+                "Give `fit` `steps_per_epoch=`, or this training a `log_dir` of its own."
             )
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
