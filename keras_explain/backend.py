@@ -347,10 +347,36 @@ def operations_between(score: Tensor, source: Tensor) -> list[Any]:
 
     Only paths of floating-point tensors count: others carry no derivative.
     """
+    return _operations_between(score, source, lambda t: t.dtype.is_floating)
+
+
+def crossings(score: Tensor, source: Tensor) -> set[int]:
+    """The ids of the tensors that every path from `source` to `score` crosses.
+
+    Paths are of numbers, also through loops; a mask of booleans is none.
+    """
+
+    def carries(tensor: Tensor) -> bool:
+        return tensor.dtype.is_floating or tensor.dtype == tf.variant
+
+    found = _operations_between(score, source, carries)
+    last_use = {id(t): i for i, op in enumerate(found) for t in op.inputs} | {id(score): len(found)}
+    ends, crossed = [last_use.get(id(source), -1)], {id(source)}
+    for i, op in enumerate(found):
+        made = [t for t in op.outputs if carries(t) and last_use.get(id(t), -1) > i]
+        ends = [end for end in ends if end > i] + [last_use[id(t)] for t in made]
+        if len(ends) == len(made) == 1:  # nothing but it is read by what follows
+            crossed.add(id(made[0]))
+    return crossed
+
+
+def _operations_between(
+    score: Tensor, source: Tensor, carries: Callable[[Tensor], bool]
+) -> list[Any]:
     reached, found = {id(source)}, []
     for op in score.graph.get_operations():  # in the order of their making
         if any(id(t) in reached for t in op.inputs):
-            reached |= {id(t) for t in op.outputs if t.dtype.is_floating}
+            reached |= {id(t) for t in op.outputs if carries(t)}
             found.append(op)
     needed, between = {id(score)}, []
     for op in reversed(found):

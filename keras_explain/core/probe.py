@@ -11,7 +11,7 @@ outputs make a point are its *sites*.
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from keras_explain import backend
 from keras_explain.core.computation import Computation
 from keras_explain.core.intercept import intercept
 from keras_explain.core.opened import OpenModel
+from keras_explain.core.operations import WEIGHTED
 from keras_explain.core.outputs import Outputs, Site
 from keras_explain.core.steps import Call
 from keras_explain.core.targets import Target
@@ -292,7 +293,7 @@ class Probe:
         if layer is not None:
             call = self._spatial(layer, tokens)
         else:
-            call = self._last_tokens(scores) if tokens else self._last_spatial(scores)
+            call = (self._last_tokens if tokens else self._last_spatial)(scores, point)
         self.facts["mapped"] = self._behind(call.output)
         return Features(self, scores, call, reshape)
 
@@ -348,7 +349,7 @@ class Probe:
         return fitting[0]
 
     def _behind(self, tensor: Tensor) -> list[int]:
-        """The positions of the input's leaves that a tensor depends on."""
+        """The positions of the input's leaves that a tensor (of the model) depends on."""
         leaves = enumerate(tree.flatten(self.inputs))
         return [i for i, x in leaves if backend.depends_on(tensor, x)]
 
@@ -442,38 +443,74 @@ class Probe:
             )
         return call
 
-    def _last_tokens(self, scores: Tensor) -> Call:
-        """The last call with an output `[n, T, C]` whose tokens the score depends on.
+    def _last_tokens(self, scores: Tensor, point: Nest) -> Call:
+        """The last call with an output `[n, T, C]` of tokens that all paths to the score cross.
 
         Where the score is read from single tokens (class tokens), these are the last ones before
         the last attention: later, no token speaks for another one.
         """
         assert self.outputs is not None
-        calls = [c for c in reversed(self.outputs.calls) if self.outputs.has_tokens(c)]
-        calls = [c for c in calls if backend.depends_on(scores, c.output)]
-        if not calls:
+        calls = self._leading([c for c in self.outputs.calls if self.outputs.has_tokens(c)], scores)
+        last = next(calls, None)
+        if last is None:
             raise ValueError(
                 "Expected a model with a layer of tokens, [B, T, C], as `reshape` asks for. "
                 f"Received: {self._opened.model.name!r}, in which no such layer leads to the score."
             )
-        if not _is_read_by_token(calls[0].output, scores):
-            return calls[0]
-        return next((c for c in calls if _meet(c.output, scores)), calls[0])
+        if not _is_read_by_token(last.output, scores):
+            return self._crossed(last, self.outputs.has_tokens, scores, point)
+        return next((c for c in (last, *calls) if _meet(c.output, scores)), last)
 
-    def _last_spatial(self, scores: Tensor) -> Call:
+    def _last_spatial(self, scores: Tensor, point: Nest) -> Call:
+        """The last call with a map over an input that all paths from there to the score cross."""
+        assert self.outputs is not None
+        last = next(self._leading(filter(self._fits, self.outputs.calls), scores), None)
+        if last is None:
+            raise ValueError(
+                f"Expected a model with a layer whose output has a spatial extent above 1. Received"
+                f": {self._opened.model.name!r}, in which no such layer leads to the score."
+            )
+        return self._crossed(last, self._fits, scores, point)
+
+    def _fits(self, call: Call) -> bool:
+        """Whether a call has a map with the spatial axes of an input."""
         assert self.outputs is not None
         ranks = {len(x.shape) for x in tree.flatten(self.inputs)}
-        for call in reversed(self.outputs.calls):
-            fits = self.outputs.has_map(call) and ranks & {
-                len(call.output.shape),
-                len(call.output.shape) - 1,
-            }
-            if fits and backend.depends_on(scores, call.output):
-                return next(c for c in self.outputs.calls if c.output is call.output)
-        raise ValueError(
-            f"Expected a model with a layer whose output has a spatial extent above 1. "
-            f"Received: {self._opened.model.name!r}, in which no such layer leads to the score."
-        )
+        if not self.outputs.has_map(call):
+            return False
+        return bool(ranks & {len(call.output.shape), len(call.output.shape) - 1})
+
+    def _leading(self, calls: Iterable[Call], scores: Tensor) -> Iterator[Call]:
+        """Those of the calls that lead to the scores, the last first."""
+        return (c for c in reversed(list(calls)) if backend.depends_on(scores, c.output))
+
+    def _crossed(
+        self, last: Call, fits: Callable[[Call], bool], scores: Tensor, point: Nest
+    ) -> Call:
+        """The last call that fits and that all paths from the input it lies over cross.
+
+        It is `last`, with a warning, where there is none behind a layer with weights.
+        """
+        assert self.outputs is not None
+        sources = tree.flatten(point)
+
+        crossings = [backend.crossings(scores, source) for source in sources]
+
+        def is_crossed(call: Call) -> bool:
+            over = [i for i, tensors in enumerate(crossings) if id(call.output) in tensors]
+            return bool(over) and self._behind(call.output)[0] in over
+
+        calls = (c for c in reversed(self.outputs.calls) if fits(c) and is_crossed(c))
+        call = next(calls, None)
+        if call is not last and not (call and _is_weighted(call.output, sources)):
+            warnings.warn(
+                "Expected a layer that all paths from the input to the score cross, to map what it "
+                f"finds. Received: none; the map is of {last.path!r}, beside which other branches "
+                "lead to the score. Choose `layer`, such as one where they meet.",
+                stacklevel=2,
+            )
+            call = last
+        return next(c for c in self.outputs.calls if c.output is call.output)
 
     # A gradient that is None
 
@@ -617,6 +654,11 @@ def _meet(tokens: Tensor, scores: Tensor) -> bool:
         and all(id(t) in made for t in op.inputs)
         for op in operations
     )
+
+
+def _is_weighted(tensor: Tensor, sources: list[Tensor]) -> bool:
+    """Whether a product with weights, or of other numbers, leads from a source to a tensor."""
+    return any(op.type in WEIGHTED for x in sources for op in backend.operations_between(tensor, x))
 
 
 def _takes(op: Any, tensor: Tensor) -> bool:

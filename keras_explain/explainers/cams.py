@@ -87,8 +87,7 @@ class CAM(_CAM):
     in `GradCAM`.
 
     Args:
-        layer: The layer that is averaged. By default the last one whose output has a spatial
-            extent above 1.
+        layer: The layer that is averaged. By default as in `GradCAM`.
         reshape: As in `GradCAM`.
         relu: Whether what speaks against the score is cut off.
 
@@ -119,7 +118,8 @@ class GradCAM(_CAM):
     Args:
         layer: The layer whose output A is weighted: the layer, its name, or a path into nested
             models (`"backbone/conv_last"`). By default the last one whose output has a spatial
-            extent above 1.
+            extent above 1 and is crossed by all paths from the input to the score, so that it is no
+            branch among others. Where there is none, the last one, with a warning.
         reshape: For transformers: the grid of a layer of tokens `[B, T, C]`, such as `(14, 14)`,
             which its last 14 * 14 tokens fill row by row (class tokens stand in front), or a
             function that arranges tokens `[B, T, C]` as `[B, h, w, C]`; it is applied to the output

@@ -74,8 +74,7 @@ class GuidedGradCAM(Explainer):
     size and multiplies every channel. It is in `extras["map"]` at its own resolution.
 
     Args:
-        layer: The layer of Grad-CAM. By default the last one whose output has a spatial extent
-            above 1.
+        layer: The layer of Grad-CAM. By default as in `GradCAM`.
         reshape: As in `GradCAM`.
 
     Reference:
