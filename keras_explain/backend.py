@@ -8,7 +8,7 @@ traces.
 import contextlib
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -149,14 +149,14 @@ def is_here(value: Any) -> bool:
     return tf.is_tensor(value) and getattr(value, "graph", None) is tf.compat.v1.get_default_graph()
 
 
-def depends_on(tensor: Tensor, source: Tensor) -> bool:
-    """Whether a path of operations leads from `source` to `tensor`."""
+def depends_on(tensor: Tensor, source: Tensor, through: Container[str] | None = None) -> bool:
+    """Whether a path of operations leads from `source` to `tensor`; `through` names their types."""
     seen, stack = set(), [tensor]
     while stack:
         current = stack.pop()
         if current is source:
             return True
-        if id(current.op) not in seen:
+        if id(current.op) not in seen and (through is None or current.op.type in through):
             seen.add(id(current.op))
             stack.extend(current.op.inputs)
             stack.extend(_captured(current))

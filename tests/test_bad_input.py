@@ -204,6 +204,54 @@ def test_a_negative_target(target):
         explain("tabular", target=target)
 
 
+LARGE = {
+    "wraps_to_1": 2**32 + 1,
+    "wraps_to_0": np.uint64(2**63),
+    "wraps_to_predicted": np.uint32(2**32 - 1),
+    "wraps_below_0": 2**31,
+    "array": np.array([1, 0, 2**32, 1]),
+    "unsigned": np.array([1, 0, 2**32 - 1, 1], "uint32"),
+    "several": np.array([[1, 2**32 + 1]] * ROWS),
+    "wider_than_numpy": 2**70,
+    "listed": [1, 0, 2**63, 1],
+}
+
+
+@pytest.mark.parametrize("index", LARGE.values(), ids=LARGE)
+@pytest.mark.parametrize("of", [kx.targets.Class, kx.targets.Label, kx.targets.Regression])
+def test_a_target_that_would_wrap(index, of):
+    for explainer in (kx.Saliency(), kx.FeatureAblation()):
+        with complaint(ValueError, "class index"):
+            explain("tabular", explainer, target=of(index))
+
+
+def test_a_channel_or_region_that_would_wrap():
+    with complaint(ValueError, "class index", str(2**32 + 1)):
+        explain("sequential", target=kx.targets.Neuron("conv", 2**32 + 1))
+    with complaint(ValueError, "class index", str(2**32 - 1)):
+        explain("segmentation", target=kx.targets.Region(np.uint32(2**32 - 1)))
+
+
+@pytest.mark.parametrize(
+    "target", [[True, 2, 0, 1], [[0], [1, 2]], np.array([1, 0, 2, 1], object), ["1", "0", "2", "1"]]
+)
+def test_a_list_that_is_no_index(target):
+    for of in (kx.targets.Class, kx.targets.Label):
+        with complaint(ValueError, "class index", "dtype"):
+            explain("tabular", target=of(target))
+
+
+@pytest.mark.parametrize("unit", [3, (), (0, 1.0, 2), (0, True, 2), (0, "1", 2), [[0, 1, 2]]])
+def test_a_unit_that_is_no_position(unit):
+    with pytest.raises(ValueError, match="class index|position of a unit"):
+        kx.targets.Neuron("conv", unit=unit)
+
+
+def test_a_unit_that_would_wrap():
+    with complaint(ValueError, "position of a unit", str(2**32)):
+        explain("sequential", target=kx.targets.Neuron("conv", unit=(2**32, 0, 0)))
+
+
 @pytest.mark.parametrize("target", [[1, 2], np.zeros((3, 2), int), np.zeros((4, 1, 1), int)])
 def test_a_wrong_number_of_targets(target):
     with complaint(ValueError, f"[{ROWS}]", f"[{ROWS}, K]", str(np.shape(target))):
@@ -357,6 +405,39 @@ def test_an_empty_batch():
 def test_text_as_input():
     with complaint(ValueError, "numbers", "<U3"):
         explain("tokens_int", x=np.array(["the", "cat", "sat", "mat"]))
+
+
+@pytest.mark.parametrize(
+    ("x", "word"),
+    [
+        (np.zeros((ROWS, 5), "datetime64[D]"), "datetime64"),
+        (np.zeros((ROWS, 5), "timedelta64[D]"), "timedelta64"),
+        (np.array([[np.datetime64("2020", "s")] * 5] * ROWS, object), "datetime64"),
+        (np.ones((ROWS, 5), "complex64"), "complex64"),
+        (np.array([[2j] * 5] * ROWS, object), "complex"),
+    ],
+    ids=["dates", "durations", "date_objects", "complex", "complex_objects"],
+)
+def test_what_numpy_would_make_numbers_of(x, word):
+    with complaint(ValueError, "real numbers", word):
+        explain("tabular", x=x)
+
+
+@pytest.mark.parametrize("kind", ["tokens_float", "tokens_int", "mixed_inputs", "attention"])
+def test_token_ids_that_are_no_whole_numbers(kind):
+    x = models.get(kind).x
+    ids = (x["text"] if isinstance(x, dict) else x).astype("float32")
+    ids[1, 0] = 2.5
+    for explainer in (kx.Saliency(), kx.FeatureAblation()):
+        with complaint(ValueError, "whole numbers", "2.5", "row 1"):
+            explain(kind, explainer, x=x | {"text": ids} if isinstance(x, dict) else ids)
+
+
+def test_numbers_that_become_token_ids_need_not_be_whole():
+    x = keras.Input((3,))
+    h = layers.Embedding(9, 4)(layers.Discretization([-0.5, 0.0, 0.5])(x))
+    model = models.made(x, models.softmax(layers.Flatten()(h)))
+    assert kx.FeatureAblation()(model, models.numbers(3)).values.any()
 
 
 # Models

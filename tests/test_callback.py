@@ -322,6 +322,11 @@ class TestSamples:
             ["cat", "dog"],
             {"a": [0, 1]},
             [math.nan, 1.0],
+            [math.inf, 1.0],
+            [2**32 + 1, 0],
+            np.array([2**63, 0], np.uint64),
+            [1e30, 0.0],
+            np.array([1, 0], object),
         ],
         ids=str,
     )
@@ -929,6 +934,11 @@ class TestPictures:
 class TestErrors:
     def fit(self, **options):
         fit([ExplanationLogger(**({"x": data(4)[0], "sinks": []} | options))])
+
+    @pytest.mark.parametrize("number", [2, 2**32 + 1, "1", 0.5])
+    def test_names_of_numbers_that_are_no_classes(self, number):
+        with pytest.raises(ValueError, match="class from 0 to 1"):
+            ExplanationLogger("saliency", data(4)[0], class_names={0: "a", number: "b"})
 
     @pytest.mark.parametrize("on_error", ["warn", "raise"])
     @pytest.mark.parametrize(

@@ -699,6 +699,7 @@ def test_targets(explained, home, arguments, classes):
     ("target", "said"),
     [
         ("3", "Expected a class from 0 to 2. Received: --target 3."),
+        ("4294967297", "Expected a class from 0 to 2. Received: --target 4294967297."),
         ("red fix", "Did you mean 'red fox'?"),
         ("crane", "which the classes 0, 1 have"),
         ("top4", "Expected --target top1 to top3"),

@@ -84,7 +84,7 @@ def class_names(given: Any) -> tuple[str, ...] | None:
     if set(given) != set(range(len(given))):
         raise ValueError(
             f"Expected `class_names` with a name for every class from 0 to {len(given) - 1}. "
-            f"Received: names for {sorted(given)}."
+            f"Received: names for {list(given)}."
         )
     return tuple(str(given[number]) for number in range(len(given)))
 

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_explain.core.targets import LARGEST
+
 Nest = Any
 Labels = npt.NDArray[np.int64]  # [B]
 
@@ -78,7 +80,7 @@ def class_labels(y: Any) -> Labels:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     numbers = y.dtype.kind in "buif"
-    if numbers and y.ndim == 1 and (y >= 0).all() and (y == np.floor(y)).all():
+    if numbers and y.ndim == 1 and _are_indices(y):
         return y.astype(np.int64)
     if numbers and y.ndim == 2:
         largest = y == y.max(axis=1, keepdims=True)
@@ -90,6 +92,10 @@ def class_labels(y: Any) -> Labels:
         f"Received: shape {y.shape}, dtype {y.dtype}, beginning {str(y)[:60]!r}. "
         "Leave `y` out to explain what the model predicts, or say with `target=` what to explain."
     )
+
+
+def _are_indices(y: np.ndarray) -> bool:
+    return bool(((y >= 0) & (y <= LARGEST) & (y == np.floor(y))).all())
 
 
 def _is_text(value: Any) -> bool:

@@ -41,7 +41,7 @@ def _chosen(outputs: Any, model: Any, options: argparse.Namespace) -> Any:
         names = getattr(model, "output_names", None) or range(len(outputs))
         by_name = dict(zip(map(str, names), outputs, strict=True))
     wanted = options.output_name
-    if wanted is not None and wanted.isdigit() and int(wanted) < len(by_name):
+    if wanted is not None and wanted.isdecimal() and int(wanted) < len(by_name):
         return list(by_name.values())[int(wanted)]
     if wanted in by_name:
         return by_name[wanted]
@@ -88,7 +88,7 @@ def both_classes(
 def _output(options: argparse.Namespace) -> str | int | None:
     """The output's name, or its position."""
     name = options.output_name
-    return int(name) if name is not None and name.isdigit() else name
+    return int(name) if name is not None and name.isdecimal() else name
 
 
 def _imagenet_names() -> list[str] | None:

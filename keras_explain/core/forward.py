@@ -97,6 +97,9 @@ class Forward:
         self._input = (signature, repr(tree.map_structure(lambda _: 0, x)), self.layer)
         self.key = (*self._input, self.target.structure)
         self.sites = self._sites()
+        for leaf, are_ids in zip(leaves, self.sites.ids, strict=False):  # none without Embeddings
+            if are_ids:
+                inputs.check_ids(leaf)
         self._integer = [leaf.dtype.kind != "f" for leaf in leaves]
         self.specs = specs(self._numbers(tree.map_structure(lambda leaf: leaf[:1], x)))
 

@@ -43,6 +43,7 @@ def checked(model: keras.Model, x: Nest) -> Nest:
 
 def _array(value: Any) -> np.ndarray:
     array = backend.to_numpy(value)
+    _check_kind(array)
     if np.issubdtype(array.dtype, np.integer):
         fits = array.size == 0 or np.iinfo(np.int32).min <= array.min() <= array.max() < 2**31
         return array.astype(np.int32 if fits else np.float32, copy=False)
@@ -55,6 +56,30 @@ def _array(value: Any) -> np.ndarray:
             "Expected numbers as `x`; text is passed as the token ids that the model's layers "
             f"take. Received: an array of dtype {array.dtype}."
         ) from error
+
+
+def _check_kind(array: np.ndarray) -> None:
+    """Refuses what NumPy would make numbers of: dates their days, complex numbers their real part."""
+    other = (np.datetime64, np.timedelta64, np.complexfloating, complex)
+    found = array.dtype.type if issubclass(array.dtype.type, other) else None
+    if array.dtype == object:
+        found = next((type(value) for value in array.flat if isinstance(value, other)), None)
+    if found is not None:
+        raise ValueError(
+            f"Expected real numbers as `x`. Received: {found.__name__}, in an array of dtype "
+            f"{array.dtype}. Give the numbers that the model was trained on."
+        )
+
+
+def check_ids(array: np.ndarray) -> None:
+    """Raises a `ValueError` where token ids, which may come as floats, are no whole numbers."""
+    broken = array.dtype.kind == "f" and array != np.rint(array)
+    if np.any(broken):
+        row = int(np.nonzero(broken)[0][0])
+        raise ValueError(
+            "Expected whole numbers as token ids, since they enter an Embedding. Received: "
+            f"{array[broken][0]} in row {row}."
+        )
 
 
 def check_finite(array: np.ndarray, name: str) -> None:

@@ -23,7 +23,7 @@ from keras_explain import backend
 from keras_explain.core.computation import Computation
 from keras_explain.core.intercept import intercept
 from keras_explain.core.opened import OpenModel
-from keras_explain.core.operations import WEIGHTED
+from keras_explain.core.operations import ALIASES, ROUTING, WEIGHTED
 from keras_explain.core.outputs import Outputs, Site
 from keras_explain.core.steps import Call
 from keras_explain.core.targets import Target
@@ -39,10 +39,12 @@ class Sites:
     Args:
         inputs: For each leaf of the input, the Embedding calls that it enters as token ids.
         layer: The calls of the layer that is explained in place of the input.
+        ids: For each leaf of the input, whether its numbers themselves are looked up.
     """
 
     inputs: list[list[Site]]
     layer: list[Site] = field(default_factory=list)
+    ids: list[bool] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -575,6 +577,7 @@ def find_sites(opened: OpenModel, inputs: Nest, layer: str | None) -> Sites:
         embeds = [c for c in outputs.calls if isinstance(c.node, keras.layers.Embedding)]
         for leaf, found in zip(tree.flatten(inputs), sites.inputs, strict=True):
             found += [_site(c) for c in embeds if _enters(leaf, c)]
+            sites.ids.append(any(_is_looked_up(leaf, c) for c in embeds))
         if layer is not None:
             sites.layer.extend(_site(call) for call in outputs.calls_of(layer))
         return row
@@ -596,6 +599,12 @@ def _site(call: Call) -> Site:
 
 def _enters(leaf: Tensor, call: Call) -> bool:
     return any(backend.depends_on(tensor, leaf) for tensor in call.inputs)
+
+
+def _is_looked_up(leaf: Tensor, call: Call) -> bool:
+    """Whether a layer takes entries of a leaf as they are, and not what is computed of them."""
+    kept = ALIASES | ROUTING | {"Cast", "LookupTableFindV2"}
+    return any(backend.depends_on(tensor, leaf, through=kept) for tensor in call.inputs)
 
 
 def per_row(value: Tensor, leaf: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core.config import Config
@@ -24,6 +24,8 @@ __all__ = ["Class", "Function", "Label", "Neuron", "Region", "Regression", "Targ
 
 Tensor = Any
 Index = int | list | tuple | np.ndarray | np.generic | None
+LARGEST = 2**31 - 1
+"""The largest class number: in the graph, an index is int32."""
 PREDICTED = -1
 """In an index: the class that the model predicts for the row."""
 
@@ -55,22 +57,17 @@ class Target(Config, abc.ABC, kw_only=False):
         """The index as ints `[batch, K]`, and whether the caller gave an axis K."""
         if self.index is None:
             return np.full((batch, 1), PREDICTED, np.int32), False
-        index = np.asarray(self.index)
-        if not np.issubdtype(index.dtype, np.integer):
-            raise ValueError(
-                "A target is a class index: an int, ints [B], or ints [B, K] for K classes each. "
-                f"Received: {_brief(self.index)} of dtype {index.dtype}. "
-                "One-hot labels become indices with `labels.argmax(-1)`."
-            )
+        index = _whole(self.index)
         if index.ndim > 2 or (index.ndim > 0 and index.shape[0] != batch) or 0 in index.shape:
             raise ValueError(
                 f"Expected one target for all samples, or one for each of the {batch} samples: an "
                 f"int, ints [{batch}], or ints [{batch}, K]. "
                 f"Received: target of shape {index.shape}."
             )
-        if (index < 0).any():
+        if index.min() < 0 or index.max() > LARGEST:
+            outside = index.min() if index.min() < 0 else index.max()
             raise ValueError(
-                f"A target is a class index of 0 or more. Received: {int(index.min())}. "
+                f"A target is a class index from 0 to {LARGEST}. Received: {int(outside)}. "
                 "The predicted class is explained with target=None."
             )
         columns = index.reshape(-1, 1) if index.ndim < 2 else index
@@ -177,6 +174,8 @@ class Neuron(Target, kw_only=False):
     def __init__(
         self, layer: Any, index: Index = None, unit: tuple[int, ...] | None = None
     ) -> None:
+        if unit is not None:
+            unit = _position(unit)
         for name, value in (("layer", layer), ("index", index), ("unit", unit)):
             object.__setattr__(self, name, value)
         self.__post_init__()
@@ -329,6 +328,31 @@ def _pick(y: Tensor, index: Tensor) -> tuple[Tensor, Tensor, int]:
     # Its gradient is traced much faster than that of a gather.
     chosen = ops.equal(index, ops.arange(y.shape[-1]))  # [n, C]
     return ops.sum(ops.where(chosen, y, 0.0), axis=1, keepdims=True), index, y.shape[-1]
+
+
+def _whole(given: Any) -> np.ndarray:
+    listed = tree.flatten(given) if isinstance(given, (list, tuple)) else []
+    try:
+        index = np.asarray(given)
+    except ValueError:  # rows of different length
+        index = np.asarray(listed, object)
+    if index.dtype.kind not in "iu" or any(isinstance(i, bool) for i in listed):
+        raise ValueError(
+            "A target is a class index: an int, ints [B], or ints [B, K] for K classes each. "
+            f"Received: {_brief(given)} of dtype {index.dtype}. "
+            "One-hot labels become indices with `labels.argmax(-1)`."
+        )
+    return index
+
+
+def _position(unit: Any) -> tuple[int, ...]:
+    position = np.asarray(unit)
+    if position.ndim != 1 or _whole(unit).size == 0:
+        raise ValueError(
+            "Expected the position of a unit as a tuple of ints, such as (row, column, channel). "
+            f"Received: unit={_brief(unit)}."
+        )
+    return tuple(map(int, position))
 
 
 def _brief(value: Any) -> str:
