@@ -360,6 +360,37 @@ def test_a_reference_for_each_row_is_that_of_the_row_alone():
         naive.close(alone.values, together[i : i + 1], 1e-5)
 
 
+class Folding(layers.Layer):
+    """Makes a row of each time step, and back."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(4, "tanh")
+
+    def call(self, x):
+        steps, channels = x.shape[1:]
+        return ops.reshape(self.dense(ops.reshape(x, (-1, channels))), (-1, steps, 4))
+
+
+def test_one_reference_serves_a_model_that_makes_rows_of_time_steps():
+    given = keras.Input((3, 2))
+    head = layers.Dense(3)
+    folded = keras.Model(given, head(layers.Flatten()(Folding()(given))))
+    naive.randomize(folded)
+    dense = folded.layers[1].dense
+    plain = keras.Model(given, head(layers.Flatten()(dense(given))))
+    x, start = naive.inputs((3, 2)), naive.inputs((3, 2), rows=1, seed=1)
+    values = kx.DeepLIFT(baseline=start)(folded, x, 1).values
+    naive.close(values, kx.DeepLIFT(baseline=start)(plain, x, 1).values)
+
+
+def test_a_number_that_stays_at_zero_has_no_share():
+    """Neither changes nor has a size: 0 / 0."""
+    model = model_of(lambda x: ops.sum(ops.tanh(x), axis=-1, keepdims=True), 2)
+    values = kx.DeepLIFT()(model, np.array([[0.0, 0.5]], "float32")).values
+    naive.close(values, [[0.0, np.tanh(0.5)]])
+
+
 @pytest.mark.parametrize(
     "baseline", [0.3, kx.baselines.Mean(naive.inputs((6, 5, 2), 5, seed=3)), kx.baselines.Blur(1.0)]
 )

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 import keras_explain as kx
 from keras_explain import baselines, features
-from keras_explain.core import kinds
+from keras_explain.core import kinds, masking
 from tests import naive
 
 ALL_AT_ONCE = 4096
@@ -227,6 +227,17 @@ def test_label_maps_of_each_picture_with_places_that_are_never_hidden():
     assert len(kept) == 2
 
 
+def test_label_maps_of_each_picture_that_have_equally_many_features():
+    """Two samples in one share, whose places belong to other features."""
+    maps = np.stack([blocks((8, 10), (4, 5)), blocks((8, 10), (8, 3))])  # 4 features each
+    explainer = kx.ExactShapley(features=features.Segments(labels=maps))
+    values = explainer(net(PICTURES.shape[1:]).model, PICTURES, 1).values
+    for labels, picture, found in zip(maps, PICTURES, values, strict=True):
+        alone = kx.ExactShapley(features=features.Segments(labels=labels))
+        expected = alone(net(PICTURES.shape[1:]).model, picture[None], 1).values[0]
+        naive.close(found, expected)
+
+
 def test_pictures_without_channels():
     x = numbers(2, 9, 8)
     labels = blocks((9, 8), (3, 4))
@@ -277,6 +288,11 @@ def test_groups_of_columns_go_together(explicit):
     explanation = check(kx.FeatureAblation(**given), TABLE, labels)
     np.testing.assert_array_equal(explanation.extras["features"], labels)
     assert not explanation.values[:, 4].any()
+
+
+def test_all_negative_groups_are_never_hidden():
+    explainer = kx.FeatureAblation(groups=[-1, 0, -2, 1, -2, 0])
+    check(explainer, TABLE, each([-1, 0, -1, 1, -1, 0], len(TABLE)))
 
 
 def test_groups_of_places_and_of_single_numbers():
@@ -465,6 +481,64 @@ def test_tokens_are_masked_and_padding_is_never_hidden(explainer, padding, mask)
     naive.close(explanation.values, expected)
     assert sorted(received) == sorted(map(tuple, hidden))
     assert explanation.extras == {}
+
+
+def test_id_0_is_a_token_like_any_other_where_nothing_is_padding():
+    what = features.Tokens(mask=1, padding=None)
+    values = kx.FeatureAblation(features=what)(categories(), CODES, 1).values
+    expected = np.zeros(CODES.shape)
+    for at in np.ndindex(CODES.shape):
+        masked = CODES.copy()
+        masked[at] = 1
+        expected[at] = (scores_of(categories(), CODES) - scores_of(categories(), masked))[at[0]]
+    assert expected[CODES == 0].all()
+    naive.close(values, expected)
+
+
+@pytest.mark.parametrize(
+    "instead", [{"background": np.array([[1, 2, 3], [4, 4, 1]])}, {"baseline": 1}]
+)
+def test_id_0_is_hidden_where_something_else_takes_its_place(instead):
+    rows = instead.get("background", [[1, 1, 1]])
+    values = kx.FeatureAblation(**instead)(categories(), CODES, 1).values
+    expected = np.zeros(CODES.shape)
+    for n, i in np.ndindex(CODES.shape):
+        masked = np.repeat(CODES[n : n + 1], len(rows), axis=0)
+        masked[:, i] = np.array(rows)[:, i]
+        expected[n, i] = scores_of(categories(), CODES)[n] - scores_of(categories(), masked).mean()
+    naive.close(values, expected)
+
+
+def test_an_id_that_is_half_there_is_there():
+    """A share of exactly .5, which can only be all or nothing of an id."""
+    half = HalfThere(features=features.Tokens(mask=1, padding=None))
+    whole = scores_of(categories(), CODES)
+    naive.close(half(categories(), CODES, 1).values, np.repeat(whole[:, None], 3, axis=1))
+
+
+class HalfThere(masking.Coalitions):
+    """The score where half of everything is seen."""
+
+    def coalitions(self, count, seed):
+        return np.full((1, count), 0.5, np.float32)
+
+    def attribute(self, present, scores, whole):
+        return np.repeat(np.swapaxes(scores, 1, 2), present.shape[1], axis=2), {}
+
+
+CODES = np.array([[0, 4, 2], [3, 0, 0]], "int32")
+
+
+@functools.cache
+def categories():
+    """A network that reads ids as codes, of which 0 is one."""
+    ids = keras.Input((3,), dtype="int32")
+    h = layers.Flatten()(layers.Embedding(5, 4)(ids))
+    return naive.randomize(keras.Model(ids, layers.Dense(3)(layers.Dense(4, "tanh")(h))))
+
+
+def scores_of(model, x, target=1):
+    return model.predict(x, verbose=0).astype(np.float64)[:, target]
 
 
 def test_a_text_that_is_all_padding_has_no_attributions():

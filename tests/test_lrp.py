@@ -6,6 +6,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import keras_explain as kx
@@ -169,6 +170,71 @@ def test_what_scales_each_channel_is_merged_into_the_weights(kind, after):
     compare(explanation.values, expected.values, rules)
 
 
+class Shifted(layers.Layer):
+    """A learned shift: the sum less it, or it less the sum."""
+
+    def __init__(self, first, **options):
+        super().__init__(**options)
+        self.first = first
+
+    def build(self, shape):
+        self.shift = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return self.shift - x if self.first else x - self.shift
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_learned_shift_is_the_bias_that_it_acts_as(first):
+    model, _, x = chain(layers.Dense(4, name="sum"), Shifted(first), layers.Dense(3))
+    twin, graph, _ = chain(layers.Dense(4, name="sum"), layers.Dense(3))
+    kernel, bias = model.layers[0].get_weights()
+    (shift,), sign = model.layers[1].get_weights(), -1 if first else 1
+    twin.layers[0].set_weights([sign * kernel, sign * (bias - shift)])
+    twin.layers[1].set_weights(model.layers[2].get_weights())
+    theirs, ours = RULES["alpha2_beta1"]
+    values = kx.LRP(rules=[("sum", theirs)])(model, x, CLASSES).values
+    naive.close(values, nr.lrp(nr.Graph(twin), x, CLASSES, {"sum": ours}).values, 1e-4)
+
+
+def test_a_scale_behind_tied_weights_belongs_to_their_columns():
+    """`x w^T`, whose kernel has the output's channels first."""
+    model, x = Tied(), naive.inputs((6,))
+    model(x)
+    nr.with_weights(model)
+    twin, _, _ = chain(layers.Dense(5, use_bias=False, name="sum"), layers.Dense(3))
+    kernel = model.scale.numpy() * model.kernel.numpy().T
+    twin.layers[0].set_weights([kernel])
+    twin.layers[1].set_weights(model.head.get_weights())
+    theirs, ours = RULES["gamma"]
+    values = kx.LRP(rules=[("*", theirs)])(model, x, CLASSES).values
+    expected = nr.lrp(nr.Graph(twin), x, CLASSES, default=ours)
+    naive.close(values, expected.values, 1e-4)
+
+
+class Tied(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.kernel = self.add_weight(shape=(5, 6))
+        self.scale = self.add_weight(shape=(5,))
+        self.head = layers.Dense(3)
+
+    def call(self, x):
+        return self.head(tf.matmul(x, self.kernel, transpose_b=True) * self.scale)
+
+
+@pytest.mark.parametrize("name", ["alpha2_beta1", "gamma"])
+def test_what_is_joined_of_both_signs_is_taken_for_both_signs(name):
+    """Beside what a ReLU made stands what may be negative."""
+    given = keras.Input((6,))
+    h = layers.Concatenate()([layers.Dense(4, "relu")(given), layers.Dense(4)(given)])
+    model = nr.with_weights(keras.Model(given, layers.Dense(3, name="joined")(h)))
+    x, (theirs, ours) = naive.inputs((6,)), RULES[name]
+    values = kx.LRP(rules=[("joined", theirs)])(model, x, CLASSES).values
+    expected = nr.lrp(nr.Graph(model), x, CLASSES, {"joined": ours})
+    naive.close(values, expected.values, 1e-4)
+
+
 def test_a_grouped_convolution_is_its_formula():
     stack = [layers.Conv2D(6, 2, groups=2, name="conv"), layers.Flatten(), layers.Dense(3)]
     model, graph, x = chain(*stack, shape=(4, 3, 4))
@@ -239,14 +305,16 @@ def test_a_gate_gets_nothing_and_a_factor_gets_half():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     one, two = layers.Dense(3)(a), layers.Dense(3)(b)
     gated = keras.Model([a, b], layers.Dense(2)(one * ops.sigmoid(two)))
+    hard = keras.Model([a, b], layers.Dense(2)(ops.hard_sigmoid(two) * one))
     both = keras.Model([a, b], layers.Dense(2)(one * ops.tanh(two)))
     x = [naive.inputs((4,)), naive.inputs((4,), seed=1)]
     lrp = kx.LRP(rules="epsilon")
-    for model in (gated, both):
+    for model in (gated, hard, both):
         nr.without_shifts(nr.with_weights(model))
-    first, second = lrp(gated, x, 1).values
-    assert not second.any()
-    naive.close(total(first), nr.Graph(gated).score(x, 1), 1e-4)
+    for model in (gated, hard):
+        first, second = lrp(model, x, 1).values
+        assert not second.any()
+        naive.close(total(first), lrp(model, x, 1).scores, 1e-4)
     halves = lrp(both, x, 1).values
     for half in halves:
         naive.close(total(half), nr.Graph(both).score(x, 1) / 2, 1e-4)

@@ -58,6 +58,16 @@ def test_masks_keep_their_share_of_each_place():
     assert np.abs(np.diff(masks, axis=1)).max() <= 4 / 20 + 1e-6  # linear between the cells
 
 
+def test_how_far_a_grid_is_moved_says_nothing_of_its_cells():
+    passes = kx.RISE(masks=4000, cells=4).perturbations(np.zeros((1, 20, 30, 1)), set(), 0, 0)
+    cells = passes["cells"]["0"].reshape(4000, -1)
+    both = np.concatenate([cells, passes["offset"]["0"]], axis=1)
+    between = np.corrcoef(both.T)[: cells.shape[1], cells.shape[1] :]
+    assert np.abs(between).max() < 5 / np.sqrt(4000)
+    numbers = passes["offset"]["0"].ravel()[: cells.size]
+    assert 0.2 < np.mean((numbers < 0.5) != cells.ravel()[: len(numbers)]) < 0.8
+
+
 def test_columns_of_a_table_are_whole():
     """An additive model: what a column adds, seen or not, within the error of the masks."""
     weights = np.array([3.0, -2.0, 0.0, 1.0], np.float32)

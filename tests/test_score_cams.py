@@ -210,6 +210,43 @@ def test_a_constant_model_has_a_map_of_zeros(cls):
     assert not explanation.extras["map"].any()
 
 
+def test_a_constant_score_that_is_not_zero_has_a_map_of_zeros():
+    model = constant(keras.models.clone_model(naive.network()))
+    model.get_layer("scores").bias.assign([3.0, 3.0, 3.0, 3.0])
+    with pytest.warns(UserWarning, match="zero everywhere"):
+        assert not ScoreCAM(layer="norm", relu=False)(
+            model, naive.inputs((8, 6, 2)), 1
+        ).values.any()
+
+
+def test_only_a_later_chunk_has_a_channel_that_counts():
+    """The score sees the second channel alone; the passes go one by one."""
+    inputs = keras.Input((4, 4, 2))
+    h = layers.Conv2D(2, 1, use_bias=False)(inputs)
+    model = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(h)))
+    kernel = np.zeros((4, 4, 2, 1), "float32")
+    kernel[:, 2:, 1] = 1.0
+    model.set_weights([np.eye(2, dtype="float32")[None, None], kernel.reshape(-1, 1), np.zeros(1)])
+    x = np.zeros((1, 4, 4, 2), "float32")
+    x[:, :, :2, 0], x[:, :, 2:, 1] = 1.0, 1.0
+    one_by_one = ScoreCAM(relu=False)(model, x, 0, batch_size=1)
+    assert one_by_one.values.any()
+    naive.close(one_by_one.values, ScoreCAM(relu=False)(model, x, 0).values)
+
+
+def test_a_channel_that_varies_by_rounding_alone_gets_no_weight():
+    inputs = keras.Input((4, 4, 2))
+    h = layers.Conv2D(2, 1, use_bias=False)(inputs)
+    model = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(h)))
+    head = np.full((4, 4, 2, 1), -1.0, "float32")
+    head[0, 0] = 1.0  # were it scaled to [0, 1], the first channel would show this place alone
+    model.set_weights([np.eye(2, dtype="float32")[None, None], head.reshape(-1, 1), np.zeros(1)])
+    x = naive.inputs((4, 4, 2), rows=1)
+    x[..., 0] = 1000.0
+    x[0, 0, 0, 0] = np.nextafter(np.float32(1000), np.float32(2000))
+    naive.close(ScoreCAM(relu=False)(model, x).extras["map"], x[..., 1])
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_constant_channels_get_no_weight_and_large_scores_are_finite(sign):
     inputs = keras.Input((8, 6, 2))

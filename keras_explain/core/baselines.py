@@ -87,8 +87,10 @@ class Given(Baseline, kw_only=False):
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         values = ops.cast(self.values, x.dtype)
         if len(values.shape) < len(x.shape):
-            return ops.broadcast_to(values[None], ops.shape(x))
-        return values if values.shape[0] == 1 else ops.take(values, row, axis=0)
+            values = values[None]
+        if values.shape[0] == 1:
+            return ops.broadcast_to(values, ops.shape(x))
+        return ops.take(values, row, axis=0)
 
     def check(self, x: np.ndarray) -> None:
         check_finite(np.atleast_1d(self.values), "`baseline`")

@@ -117,9 +117,8 @@ class Computation:
 
     @property
     def keeps_rows(self) -> bool:
-        """Whether no operation is known to move the samples' axis into another one, or could."""
-        inside = {id(op) for step in self.steps if isinstance(step, Affine) for op in step.ops}
-        return all(id(step.op) in inside or _keeps_rows(step) for step in self.steps)
+        """Whether no step is known to move the samples' axis into another one, or could."""
+        return all(map(_keeps_rows, self.steps))
 
     def ends(self) -> tuple[set[Affine], set[Affine]]:
         """The weighted sums that no other one leads to, and those that lead to no other one."""
@@ -175,7 +174,6 @@ class Computation:
         order = self._order()
         readers = [node for node in order if getattr(node, "type", None) not in CONSTANTS]
         uses = Counter(id(self._same(tensor)) for node in readers for tensor in node.inputs)
-        uses[id(self._same(self.result))] += 1
         roots: dict[int, Tensor] = {}
         made_by: dict[int, Step] = {}
         for node in order:
@@ -207,10 +205,18 @@ def _owners(calls: Collection[Call]) -> dict[int, Call]:
 
 
 def _keeps_rows(step: Step) -> bool:
-    if step.type != "Reshape":
-        return step.type not in ("SpaceToBatchND", "BatchToSpaceND")
-    rows = [tensor.shape.as_list()[1:] for tensor in (step.inputs[0], step.outputs[0])]
-    return None not in rows[0] + rows[1] and math.prod(rows[0]) == math.prod(rows[1])
+    """Whether samples that a step folds into another axis are unfolded in it too."""
+    types = Counter(op.type for op in step.ops)
+    reshapes = [op for op in step.ops if op.type == "Reshape"]
+    before = [_per_row(op.inputs[0]) for op in reshapes]
+    after = [_per_row(op.outputs[0]) for op in reshapes]
+    folds = None in before + after or math.prod(before) != math.prod(after)  # type: ignore[arg-type]
+    return not folds and types["SpaceToBatchND"] == types["BatchToSpaceND"]
+
+
+def _per_row(tensor: Tensor) -> int | None:
+    """How many numbers a row of a tensor has, where it is known."""
+    return None if tensor.shape.rank is None else tensor.shape[1:].num_elements()
 
 
 def _function(step: Step, roots: dict[int, Tensor]) -> Step | None:
