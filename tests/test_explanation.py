@@ -1,7 +1,12 @@
 """The record that explainers return: its fields, its text, and its file."""
 
 import dataclasses
+import io
+import itertools
 import json
+import shutil
+import struct
+import zipfile
 from pathlib import Path
 
 import keras
@@ -240,3 +245,249 @@ def test_a_function_that_can_not_be_found_again(tmp_path):
     np.testing.assert_array_equal(loaded.values, explanation.values)
     with pytest.raises(ValueError, match=r"lambda.*was not saved"):
         explained("tabular", target=loaded.target)
+
+
+# Broken and hostile files
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """An explanation of one row, and its file."""
+    case = models.get("tabular")
+    explanation = kx.Saliency()(case.model, case.x[:1], 1)
+    path = tmp_path_factory.mktemp("small") / "e.npz"
+    explanation.save(path)
+    return explanation, path
+
+
+def members(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(path, contents):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return path
+
+
+def with_header(small, path, header):
+    """The small file with another header: a dict, or the bytes of its JSON."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    array = io.BytesIO()
+    np.save(array, np.frombuffer(text, np.uint8))
+    return zipped(path, members(small[1]) | {"header.npy": array.getvalue()})
+
+
+def header_of(path):
+    with np.load(path) as file:
+        return json.loads(file["header"].tobytes())
+
+
+def is_equal(a, b):
+    return a.explainer == b.explainer and a.target == b.target and parts(a) == parts(b)
+
+
+def parts(explanation):
+    fields = (explanation.values, explanation.scores, explanation.x, explanation.extras)
+    return [(a.dtype, a.shape, a.tobytes()) for a in tree.flatten(fields)]
+
+
+def assert_refused(path):
+    with pytest.raises(ValueError, match=r"Expected a file written by Explanation\.save.*\.npz"):
+        kx.Explanation.load(path)
+
+
+def test_any_flipped_byte_is_found_or_makes_no_difference(small, tmp_path):
+    explanation, path = small
+    raw, refused = path.read_bytes(), 0
+    for at in range(len(raw)):
+        (tmp_path / "e.npz").write_bytes(raw[:at] + bytes([raw[at] ^ 0xFF]) + raw[at + 1 :])
+        try:
+            assert is_equal(kx.Explanation.load(tmp_path / "e.npz"), explanation)
+        except ValueError as error:
+            assert str(error).startswith("Expected a file written by")  # noqa: PT017
+            refused += 1
+    assert refused > len(raw) / 2
+
+
+def test_a_file_that_was_cut_off(small, tmp_path):
+    raw = small[1].read_bytes()
+    for length in range(0, len(raw), 9):
+        (tmp_path / "e.npz").write_bytes(raw[:length])
+        assert_refused(tmp_path / "e.npz")
+
+
+def test_arrays_that_were_swapped(small, tmp_path):
+    contents = members(small[1])
+    for a, b in itertools.combinations(contents, 2):
+        swapped = contents | {a: contents[b], b: contents[a]}
+        assert_refused(zipped(tmp_path / "e.npz", swapped))
+
+
+def test_arrays_that_are_missing(small, tmp_path):
+    contents = members(small[1])
+    for name in contents:
+        left = {other: content for other, content in contents.items() if other != name}
+        assert_refused(zipped(tmp_path / "e.npz", left))
+
+
+SALIENCY = {"class_name": "Saliency", "config": {}}
+CHANGES = {
+    "values_for_x": {"values": "x", "x": "values"},
+    "no_values": {"values": ["dict", {}]},
+    "values_of_no_kind": {"values": ["set", ["values"]]},
+    "values_of_no_shape": {"values": []},
+    "null": {"values": None},
+    "extras_that_are_an_array": {"extras": "scores"},
+    "extras_in_a_list": {"extras": ["list", []]},
+    "a_target_for_the_explainer": {"explainer": {"class_name": "Class", "config": {}}},
+    "an_explainer_for_the_target": {"target": SALIENCY},
+    "no_such_class": {"explainer": {"class_name": "Nope", "config": {}}},
+    "no_such_parameter": {"explainer": {"class_name": "Saliency", "config": {"nope": 1}}},
+    "a_parameter_that_can_not_be": {
+        "explainer": {"class_name": "IntegratedGradients", "config": {"steps": -1}}
+    },
+    "parameters_in_a_list": {"explainer": {"class_name": "Saliency", "config": []}},
+    "no_description": {"explainer": []},
+    "a_target_for_more_rows": {"target": {"class_name": "Class", "config": {"index": [1, 2]}}},
+    "units": {"units": "many"},
+    "format_as_text": {"format": "1"},
+    "digests_in_a_list": {"digests": []},
+    "a_digest_of_nothing": {"digests": {"nope": ""}},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_header_that_can_not_be(name, small, tmp_path):
+    header = header_of(small[1]) | CHANGES[name]
+    assert_refused(with_header(small, tmp_path / "e.npz", header))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b"{}",
+        b"[" * 10**6,
+        b'{"a":' * 10**5,
+        b'{"format":' + b"9" * 5000 + b"}",
+        b'{"format":1,"a":"' + b"a" * 2**24 + b'"}',
+    ],
+    ids=lambda text: f"{text[:9]!r}{len(text)}",
+)
+def test_a_header_that_is_none(text, small, tmp_path):
+    assert_refused(with_header(small, tmp_path / "e.npz", text))
+
+
+def npy(text, data=b"", version=1):
+    """An array that says of itself what it likes."""
+    size = struct.pack("<H" if version == 1 else "<I", len(text))
+    return b"\x93NUMPY" + bytes([version, 0]) + size + text + data
+
+
+def described(kind, shape):
+    return repr({"descr": kind, "fortran_order": False, "shape": shape}).encode()
+
+
+PICKLE = b"cos\nsystem\n(S'exit 1'\ntR."
+ARRAYS = {
+    "far_too_large": npy(described("<f4", (10**12,))),
+    "below_nothing": npy(described("<f4", (-2, 5))),
+    "of_empty_texts": npy(described("<U0", (10**12,))),
+    "pickled": npy(described("|O", (1,)), PICKLE),
+    "a_pickle": PICKLE,
+    "nested_signs": npy(b"-" * 9000 + b"1"),
+    "nested_brackets": npy(b"(" * 9000),
+    "a_large_description": npy(b"{" * 10**6, version=2),
+    "fields": npy(described([("a", "<f4")], (1,)), bytes(4)),
+    "longer_than_it_says": npy(described("<f4", (1, 5)), bytes(21)),
+    "of_other_rows": npy(described("<f4", (3, 5)), bytes(60)),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_array_that_can_not_be(name, small, tmp_path):
+    header = header_of(small[1])
+    del header["digests"]  # as in a file of an earlier version
+    path = with_header(small, tmp_path / "e.npz", header)
+    assert_refused(zipped(path, members(path) | {"x.npy": ARRAYS[name]}))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name(small, tmp_path):
+    path = shutil.copy(small[1], tmp_path / "e.npz")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x.npy", archive.read("values.npy"))
+    assert_refused(path)
+
+
+def test_sizes_that_no_file_of_its_size_has(small, tmp_path):
+    raw = bytearray(small[1].read_bytes())
+    at = raw.index(b"PK\x01\x02") + 24  # the size of the first array, once more at the end
+    raw[at : at + 4] = struct.pack("<I", 2**32 - 2)
+    (tmp_path / "e.npz").write_bytes(raw)
+    assert_refused(tmp_path / "e.npz")
+
+
+def test_a_file_of_an_earlier_version(small, tmp_path):
+    header = header_of(small[1])
+    del header["digests"]
+    loaded = kx.Explanation.load(with_header(small, tmp_path / "e.npz", header))
+    assert is_equal(loaded, small[0])
+
+
+def test_no_module_is_imported_because_a_file_says_so(small, tmp_path):
+    function = {"class_name": "function", "config": "system", "module": "os"}
+    target = {"class_name": "Function", "config": {"fn": function, "index": None}}
+    header = header_of(small[1]) | {"target": target}
+    loaded = kx.Explanation.load(with_header(small, tmp_path / "e.npz", header))
+    with pytest.raises(ValueError, match="'system' was not saved"):
+        loaded.target.fn("exit 1")
+
+
+def test_parts_that_do_not_fit_are_not_saved(small, tmp_path):
+    explanation, path = small[0], tmp_path / "e.npz"
+    explanation.save(path)
+    for change in (
+        {"values": np.zeros((2, 5), np.float32)},
+        {"x": np.zeros((2, 5), np.float32)},
+        {"extras": {"more": np.zeros(3)}},
+        {"scores": np.zeros(1, np.int32)},
+    ):
+        with pytest.raises(ValueError, match=r"Expected .* Received: "):
+            dataclasses.replace(explanation, **change).save(path)
+    assert is_equal(kx.Explanation.load(path), explanation)
+
+
+def test_objects_are_not_saved(small, tmp_path):
+    explanation = dataclasses.replace(small[0], x=np.array([["a", None]], object))
+    with pytest.raises(ValueError, match=r"Expected arrays of numbers or texts.*'x' of dtype obj"):
+        explanation.save(tmp_path / "e.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_keys_that_give_one_name_twice(small, tmp_path):
+    nest = {"a": {"b": np.zeros((1, 2), np.float32)}, "a/b": np.ones((1, 3), np.float32)}
+    explanation = dataclasses.replace(small[0], values=nest, x=nest)
+    explanation.save(tmp_path / "e.npz")
+    assert is_equal(kx.Explanation.load(tmp_path / "e.npz"), explanation)
+
+
+def test_a_file_is_replaced_only_by_a_whole_one(small, tmp_path, monkeypatch):
+    explanation, path = small[0], tmp_path / "e.npz"
+    explanation.save(path)
+    before = path.read_bytes()
+
+    def fails(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", fails)
+    with pytest.raises(OSError, match="No space left"):
+        explanation.save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["e.npz"]

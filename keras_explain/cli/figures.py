@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_explain import plots
+from keras_explain import files, plots
 from keras_explain.cli.errors import CommandError, UsageError
 from keras_explain.cli.files import lines_of
 from keras_explain.cli.results import one
@@ -38,7 +38,9 @@ class Figures:
         for i in range(self._count):
             ones = {name: one(e, i) for name, e in explanations.items()}
             for method, path in self._paths(i).items():
-                self._figure(i, ones, method).savefig(path, dpi=DOTS_PER_INCH)
+                figure = self._figure(i, ones, method)
+                with files.written(path) as file:
+                    figure.savefig(file, dpi=DOTS_PER_INCH, format="png")
                 yield path
         left = len(self.samples.names) - self._count
         if left and self.options.figures != "none":

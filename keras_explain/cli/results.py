@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from keras_explain import __version__
+from keras_explain import __version__, files
 from keras_explain.cli.samples import Samples
 from keras_explain.core.explanation import Explanation
 from keras_explain.core.targets import Class
@@ -93,17 +93,18 @@ class Result:
     def write(self, options: argparse.Namespace) -> Iterator[Path]:
         """Writes the raw values of each method, and the scores as a table and with all else."""
         options.output.mkdir(parents=True, exist_ok=True)
-        *files, table, everything = self.paths(options.output, self.explanations)
-        for file, explanation in zip(files, self.explanations.values(), strict=True):
+        *values, table, everything = self.paths(options.output, self.explanations)
+        for file, explanation in zip(values, self.explanations.values(), strict=True):
             explanation.save(file)
             yield file
         rows = [self._rows(i) for i in range(len(self.samples.names))]
-        with open(table, "w", encoding="utf-8", newline="") as opened:
+        with files.written(table, text=True) as opened:
             writer = csv.DictWriter(opened, list(rows[0][0]))
             writer.writeheader()
             writer.writerows(row for sample in rows for row in sample)
         yield table
-        everything.write_text(json.dumps(self._summed_up(rows, options), indent=2) + "\n", "utf-8")
+        with files.written(everything, text=True) as opened:
+            opened.write(json.dumps(self._summed_up(rows, options), indent=2) + "\n")
         yield everything
 
     def _summed_up(self, rows: list[list[Row]], options: argparse.Namespace) -> dict[str, Any]:

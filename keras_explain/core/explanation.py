@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_explain.core import archive
 from keras_explain.core.config import deserialize, serialize
 
 if TYPE_CHECKING:
@@ -111,11 +110,12 @@ class Explanation:
         with `keras.saving.register_keras_serializable`.
 
         Raises:
-            ValueError: `path` does not end in `.npz`.
+            ValueError: `path` does not end in `.npz`, or the parts do not fit together.
         """
         path = Path(path)
         if path.suffix != ".npz":
             raise ValueError(f"Expected a path that ends in '.npz'. Received: {str(path)!r}.")
+        _check(self)
         arrays: dict[str, np.ndarray] = {"scores": self.scores}
 
         def filed(array: np.ndarray) -> dict[str, Any]:
@@ -132,43 +132,83 @@ class Explanation:
             "extras": _store("extras", self.extras, arrays),
             "units": self.units,
         }
-        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+        archive.write(path, header, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
         """Reads an explanation that `save` wrote.
 
+        Whatever the file holds, no code of it is run, and what is read is checked.
+
         Raises:
-            ValueError: The file is not an explanation, or of a later format.
+            OSError: The file can't be opened.
+            ValueError: It is no explanation, broken, or of a later format.
         """
-        arrays = _read(path)
-        header = json.loads(arrays["header"].tobytes())
-        if header["format"] > FORMAT:
+        try:
+            return _explanation(cls, *archive.read(path))
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # of the file as a whole
+            what = str(error) if isinstance(error, ValueError) else repr(error)
             raise ValueError(
-                f"Expected an explanation of format {FORMAT} or before. Received: format "
-                f"{header['format']} in {str(path)!r}. Update keras-explanations to read it."
-            )
-        return cls(
-            values=_restore(header["values"], arrays),
-            scores=arrays["scores"],
-            target=deserialize(_refiled(header["target"], arrays)),  # type: ignore[arg-type]
-            x=_restore(header["x"], arrays),
-            explainer=deserialize(_refiled(header["explainer"], arrays)),  # type: ignore[arg-type]
-            extras=_restore(header["extras"], arrays),
-            units=header.get("units"),
+                f"Expected a file written by Explanation.save. Received: {str(path)!r}. {what}"
+            ) from error
+
+
+def _explanation(
+    cls: type[Explanation], header: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> Explanation:
+    if type(header.get("format")) is not int or header["format"] > FORMAT:
+        raise ValueError(
+            f"Expected format {FORMAT} or before. Received: format {header.get('format')!r}. "
+            "Update keras-explanations to read a later one."
         )
+    made = cls(
+        values=_restore("values", header["values"], arrays),
+        scores=arrays["scores"],
+        target=deserialize(_refiled(header["target"], arrays)),  # type: ignore[arg-type]
+        x=_restore("x", header["x"], arrays),
+        explainer=deserialize(_refiled(header["explainer"], arrays)),  # type: ignore[arg-type]
+        extras=_restore("extras", header["extras"], arrays),
+        units=header.get("units"),
+    )
+    _check(made)
+    return made
 
 
-def _read(path: str | Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile):
-        arrays = {}
-    if "header" not in arrays:
-        raise ValueError(f"Expected a file written by Explanation.save. Received: {str(path)!r}.")
-    return arrays
+def _check(explanation: Explanation) -> None:
+    """Raises a `ValueError` where the parts of an explanation do not fit together."""
+    from keras_explain.core.explainer import Explainer
+    from keras_explain.core.targets import Target
+
+    scores, units = explanation.scores, explanation.units
+    _expect("an explainer", isinstance(explanation.explainer, Explainer), explanation.explainer)
+    _expect("a target", isinstance(explanation.target, Target), explanation.target)
+    _expect("extras by name", isinstance(explanation.extras, dict), explanation.extras)
+    _expect("units as a number", units is None or (type(units) is int and units > 0), units)
+    fits = _is_float(scores) and scores.ndim in (1, 2)
+    _expect("float scores [B] or [B, K]", fits, scores)
+    values = tree.flatten(explanation.values)
+    _expect("values", len(values) > 0, explanation.values)
+    for value in values:
+        fits = _is_float(value) and value.shape[: scores.ndim] == scores.shape
+        _expect(f"float values for scores of shape {scores.shape}", fits, value)
+    for leaf in tree.flatten((explanation.x, explanation.extras)):
+        fits = np.shape(leaf)[:1] == scores.shape[:1]
+        _expect(f"inputs and extras of {len(scores)} rows", fits, leaf)
+    explanation.target.rows(len(scores))
+
+
+def _is_float(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.kind == "f"
+
+
+def _expect(expected: str, fits: bool, received: Any) -> None:
+    if not fits:
+        shown = (
+            f"{received.dtype}{list(received.shape)}" if hasattr(received, "shape") else received
+        )
+        raise ValueError(f"Expected {expected}. Received: {shown!s:.80}.")
 
 
 def _named(function: Callable[..., Any]) -> dict[str, Any]:
@@ -187,19 +227,28 @@ def _refiled(description: Any, arrays: dict[str, np.ndarray]) -> Any:
     if set(description) == {"filed array"}:
         return arrays[description["filed array"]]
     if set(description) == {"lost function"}:
-        return _LostFunction(description["lost function"])
+        return _LostFunction(str(description["lost function"]))
+    if description.get("class_name") == "function":
+        return _registered(description)
     return {key: _refiled(item, arrays) for key, item in description.items()}
+
+
+def _registered(description: dict[str, Any]) -> Any:
+    """A function that is registered; no module is imported because a file says so."""
+    name = str(description.get("config"))
+    return keras.saving.get_registered_object(name) or _LostFunction(name)
 
 
 @dataclass(frozen=True)
 class _LostFunction:
-    """Stands for a function of which only the name was saved."""
+    """Stands for a function of which only the name was saved, or that is not registered."""
 
     name: str
 
     def __call__(self, *args: Any) -> Any:
         raise ValueError(
-            f"The function {self.name!r} was not saved with the explanation. Make a new target or "
+            f"The function {self.name!r} was not saved with the explanation, or is not registered: "
+            "import the module that registers it before loading, or make a new target or "
             "explainer with it to explain again."
         )
 
@@ -212,15 +261,19 @@ def _store(name: str, nest: Nest, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(nest, (list, tuple)):
         parts = [_store(f"{name}/{i}", item, arrays) for i, item in enumerate(nest)]
         return ["tuple" if isinstance(nest, tuple) else "list", parts]
+    while name in arrays:  # keys with slashes may give one name twice
+        name += "_"
     arrays[name] = nest
     return name
 
 
-def _restore(described: Any, arrays: dict[str, np.ndarray]) -> Nest:
+def _restore(field: str, described: Any, arrays: dict[str, np.ndarray]) -> Nest:
     if isinstance(described, str):
+        if described.partition("/")[0].rstrip("_") != field:
+            raise ValueError(f"Its header has the array {described!r} for {field!r}.")
         return arrays[described]
     kind, items = described
     if kind == "dict":
-        return {key: _restore(item, arrays) for key, item in items.items()}
-    parts = [_restore(item, arrays) for item in items]
-    return tuple(parts) if kind == "tuple" else parts
+        return {key: _restore(field, item, arrays) for key, item in items.items()}
+    parts = [_restore(field, item, arrays) for item in items]
+    return {"tuple": tuple, "list": list}[kind](parts)

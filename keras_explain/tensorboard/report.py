@@ -7,11 +7,11 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_explain import files
 from keras_explain.sinks import events
 from keras_explain.tensorboard.reader import NotLoggedError, Reader, local_reader, problem
 
@@ -57,7 +57,8 @@ def report(
         for key in ("steps", "trees"):
             run[key] = _thinned(run[key], max_steps)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, _page(reader, answer))
+    with files.written(path, text=True) as file:
+        file.writelines(_page(reader, answer))
 
 
 def _nothing(directory: str, others: Sequence[str]) -> str:
@@ -78,28 +79,6 @@ def _thinned(steps: Sequence[int], most: int | None) -> list[int]:
     if most is None or len(steps) <= most:
         return list(steps)
     return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
-
-
-def _write(path: Path, parts: Iterator[str]) -> None:
-    """Writes a file that is whole, or not there."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.resolve().parent, suffix=".html", delete=False
-    ) as file:
-        try:
-            file.writelines(parts)
-            file.close()
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            file.close()
-            os.unlink(file.name)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # The page
