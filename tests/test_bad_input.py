@@ -243,7 +243,7 @@ def test_a_list_that_is_no_index(target):
 
 @pytest.mark.parametrize("unit", [3, (), (0, 1.0, 2), (0, True, 2), (0, "1", 2), [[0, 1, 2]]])
 def test_a_unit_that_is_no_position(unit):
-    with pytest.raises(ValueError, match="class index|position of a unit"):
+    with pytest.raises(ValueError, match=r"class index|position of a unit"):
         kx.targets.Neuron("conv", unit=unit)
 
 

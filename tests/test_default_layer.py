@@ -108,8 +108,7 @@ def test_every_map_takes_the_same(cls):
 def test_where_there_is_none_the_last_one_is_taken_and_said():
     model, x = model_of(towers), naive.inputs(PICTURE)
     with pytest.warns(UserWarning, match=re.escape("map is of 'right'")) as caught:
-        found = kx.HiResCAM()(model, x, 1)
-        kx.HiResCAM()(model, x, 2)
+        found, _ = (kx.HiResCAM()(model, x, target) for target in (1, 2))
     assert len(caught) == 1
     naive.close(found.values, kx.HiResCAM(layer="right")(model, x, 1).values, 1e-6)
 

@@ -187,7 +187,7 @@ class Shifted(layers.Layer):
 @pytest.mark.parametrize("first", [False, True])
 def test_a_learned_shift_is_the_bias_that_it_acts_as(first):
     model, _, x = chain(layers.Dense(4, name="sum"), Shifted(first), layers.Dense(3))
-    twin, graph, _ = chain(layers.Dense(4, name="sum"), layers.Dense(3))
+    twin, _, _ = chain(layers.Dense(4, name="sum"), layers.Dense(3))
     kernel, bias = model.layers[0].get_weights()
     (shift,), sign = model.layers[1].get_weights(), -1 if first else 1
     twin.layers[0].set_weights([sign * kernel, sign * (bias - shift)])

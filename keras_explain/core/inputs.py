@@ -59,7 +59,7 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _check_kind(array: np.ndarray) -> None:
-    """Refuses what NumPy would make numbers of: dates their days, complex numbers their real part."""
+    """Refuses dates and complex numbers, of which NumPy would take the days and the real part."""
     other = (np.datetime64, np.timedelta64, np.complexfloating, complex)
     found = array.dtype.type if issubclass(array.dtype.type, other) else None
     if array.dtype == object:
