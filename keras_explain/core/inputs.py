@@ -73,8 +73,10 @@ def _check_kind(array: np.ndarray) -> None:
 
 def check_ids(array: np.ndarray) -> None:
     """Raises a `ValueError` where token ids, which may come as floats, are no whole numbers."""
-    broken = array.dtype.kind == "f" and array != np.rint(array)
-    if np.any(broken):
+    if array.dtype.kind != "f":
+        return
+    broken = array != np.rint(array)
+    if broken.any():
         row = int(np.nonzero(broken)[0][0])
         raise ValueError(
             "Expected whole numbers as token ids, since they enter an Embedding. Received: "
