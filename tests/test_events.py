@@ -186,6 +186,11 @@ class TestSamples:
         assert None in events.read_samples(infinite)["values"][0]
 
 
+@pytest.mark.parametrize("number", [2**63 - 1, 1 - 2**63, 2**63, -(2**63), 10**400])
+def test_whole_numbers_beyond_64_bits_become_null(number):
+    assert events.clean({"a": [number]}) == {"a": [number if abs(number) < 2**63 else None]}
+
+
 class TestTrees:
     def test_a_tree_returns(self):
         (blob,) = events.tree_blobs({"trees": [{"region": 2, "tree": logs.TREE}]})

@@ -255,6 +255,20 @@ def test_whole_sizes_are_taken_as_long_as_their_part_of_the_samples_reaches():
         assert (np.abs(found[~whole] - part) <= 2).all()  # pairs; those of size 5 count twice
 
 
+def test_the_sizes_that_are_drawn_get_their_mass_on_average():
+    """Of 40 features and 33 pairs beside those of one feature, over the seeds."""
+    mass = np.array([(1 if size == 20 else 2) / (size * (40 - size)) for size in range(2, 21)])
+    pairs, seeds = 33, 300
+    found = np.zeros((seeds, 19))
+    for seed in range(seeds):
+        sizes = [len(chosen) for chosen in sets_of(KernelSHAP(samples=80 + 2 * pairs), 40, seed)]
+        found[seed] = np.bincount([min(s, 40 - s) for s in sizes], minlength=21)[2:] / 2
+    expected = pairs * mass / mass.sum()
+    assert (np.abs(found - expected) < 1).all()
+    error = found.std(axis=0) / math.sqrt(seeds)
+    assert (np.abs(found.mean(axis=0) - expected) <= 4 * error + 1e-9).all()
+
+
 def test_the_default_is_two_a_feature_and_2048():
     assert len(KernelSHAP().coalitions(11, 0)) == 2**11 - 1
     assert len(KernelSHAP().coalitions(12, 0)) == 1 + 24 + 2048

@@ -648,6 +648,13 @@ class TestTree:
         assert {tuple(row) for row in model.reference.tolist()} < rows
         assert (wrapped(subsample=40).reference == model.reference).all()
 
+    def test_the_tree_is_of_the_reference_that_was_set_last(self):
+        model = wrapped()
+        model.reference = X[:50]
+        assert model.tree.counts[0].sum() == 50
+        alone = kx.trees.SurrogateTree.fit(model.model, X[:50], min_samples_leaf=1)
+        assert model.tree.counts[0].tolist() == alone.counts[0].tolist()
+
     def test_behaves_as_the_model(self):
         model = wrapped()
         assert (model.predict(X, verbose=0) == model.model.predict(X, verbose=0)).all()
@@ -1068,6 +1075,13 @@ class TestNothingIsLostInSilence:
             loaded = keras.models.load_model(tmp_path / "model.keras")
             loaded.reference = rows
             assert loaded._state["penalty/scale"].numpy().any() == kept
+
+    def test_the_same_rows_in_another_order_are_another_reference(self):
+        rows = np.round(8 * X) / 8  # whose sums are exact in any order
+        first, second = wrapped(), wrapped()
+        first.reference, second.reference = rows, rows[::-1]
+        found = [model._reference.fingerprint(len(X)) for model in (first, second)]
+        assert found[0] != pytest.approx(found[1], rel=1e-6)
 
     def test_layers_that_are_frozen_change_the_weights(self):
         model = wrapped(penalty=WeightSurrogate())

@@ -213,6 +213,14 @@ class TestLearning:
         across = np.linalg.svd(v - v.mean(axis=0))[2][40]
         assert across @ state["kernel"] == pytest.approx(0, abs=1e-4)
 
+    def test_where_the_vectors_lie_makes_no_difference(self):
+        v = table()
+        lengths = np.log1p(np.exp(v @ np.array([1.0, -2.0, 0.5], "f")))[:, None]
+        here = surrogates.fit(v, lengths, 1e-4, 0)
+        there = surrogates.fit(v + 5, lengths, 1e-4, 0)
+        for row in v[:20]:
+            assert naive_omega(there, row + 5) == pytest.approx(naive_omega(here, row), rel=1e-3)
+
     @each_kind
     def test_the_same_once_more(self, kind):
         first, second = (refitted(kind(**SMALL), Simple(), 5)[-1] for _ in range(2))
