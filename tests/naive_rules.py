@@ -7,10 +7,12 @@ package or automatic differentiation.
 """
 
 import functools
+import itertools
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 # Numbers
@@ -1027,6 +1029,77 @@ KINDS = {
     "moving": MOVING,
     "activations": {k: (ROW, called(lambda: L.Dense(5), f)) for k, f in ACTIVATIONS.items()},
     "normalizing": NORMALIZING,
+}
+
+
+# Layers to be taken as one step, `odd_*`, all of them linear
+
+
+class Odd(L.Layer):
+    """A layer `odd` whose call is a function of a Dense layer and what it is given."""
+
+    def __init__(self, fn, **options):
+        super().__init__(name=f"odd_{next(NUMBERS)}", **options)
+        self.fn, self.dense = fn, L.Dense(4, name="dense")
+
+    def build(self, shape):
+        self.dense.build((None, keras.tree.flatten(shape)[-1]))
+
+    def call(self, x):
+        return self.fn(self.dense, x)
+
+
+class Keeping(L.Layer):
+    def call(self, x):
+        self.kept = x
+        return 1.0 * x
+
+
+NUMBERS = itertools.count()
+
+
+def odd(fn):
+    """It, behind a nonlinear layer."""
+    return lambda x: Odd(fn)(L.Dense(4, activation="tanh")(x))
+
+
+def behind_a_stop(x):
+    return Odd(lambda dense, h: dense(h))(keras.ops.stop_gradient(L.Dense(4, "tanh")(x)))
+
+
+def two_of_the_same(x):
+    h = L.Dense(4, activation="tanh")(x)
+    return Odd(lambda dense, pair: dense(pair[0]) - 3 * pair[1])([h, h])
+
+
+def with_what_it_is_given(x):
+    return L.Concatenate()(odd(lambda dense, h: (h, dense(h)))(x))
+
+
+def called_twice(x):
+    same = Odd(lambda dense, h: dense(h))
+    return same(L.Activation("tanh")(same(x)))
+
+
+def reading_what_another_kept(x):
+    keeping = Keeping()
+    h = L.Dense(4, activation="tanh")(keeping(x))
+    return Odd(lambda dense, h: dense(h) - 3 * keeping.kept)(h)
+
+
+def nothing_at_all(x):
+    return L.Dropout(0.5, name=f"odd_{next(NUMBERS)}")(L.Dense(4, "tanh")(x))
+
+
+ODD = {
+    "plain": (ROW, odd(lambda dense, h: dense(h))),
+    "twice": (ROW, called_twice),
+    "same inputs": (ROW, two_of_the_same),
+    "gives its input": (ROW, with_what_it_is_given),
+    "ends in a copy": (ROW, odd(lambda dense, h: tf.identity(dense(h)))),
+    "behind a stop": (ROW, behind_a_stop),
+    "reads elsewhere": (ROW, reading_what_another_kept),
+    "nothing": (ROW, nothing_at_all),
 }
 
 

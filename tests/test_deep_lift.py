@@ -8,11 +8,13 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
 
 import keras_explain as kx
+from keras_explain.core.computation import Computation
 from tests import naive
 from tests import naive_rules as nr
 
@@ -628,3 +630,162 @@ def test_a_recurrent_layer_is_one_step_with_a_warning():
     naive.close(values, kx.InputXGradient()(model, x, 1).values, 1e-5)
     with warnings.catch_warnings(action="error"):  # what is said once for a model is enough
         kx.DeepLIFT()(model, x, 1)
+
+
+# Before a layer that is one step
+
+
+def opaque_stack():
+    return [
+        layers.Conv2D(4, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(2, strides=1),
+        layers.Conv2D(3, 2, activation="tanh", name="odd_conv"),
+        layers.Flatten(),
+        layers.Dense(5, activation="gelu", name="odd_dense"),
+        layers.Dense(4, activation="elu", name="odd_too"),
+        layers.Dense(3, activation="softmax"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "formula"), [("rescale", nr.deep_lift), ("reveal_cancel", nr.reveal_cancel)]
+)
+def test_before_a_layer_that_is_one_step_the_rules_go_on(rule, formula):
+    model = nr.with_weights(keras.Sequential([keras.Input((6, 5, 2)), *opaque_stack()]))
+    graph = nr.Graph(model, opaque=("odd_conv", "odd_dense", "odd_too"))
+    x, start = naive.inputs((6, 5, 2)), naive.inputs((6, 5, 2), seed=9)
+    with warnings.catch_warnings(action="error"):  # it was asked for
+        values = kx.DeepLIFT(baseline=start, rule=rule, opaque="odd_*")(model, x, CLASSES).values
+    naive.close(values, formula(graph, x, start, CLASSES), 1e-4)
+    values = kx.DeepLIFT(baseline=0.2, rule=rule, opaque="odd_*")(model, x, CLASSES).values
+    naive.close(values, formula(graph, x, 0 * x + 0.2, CLASSES), 1e-4)
+
+
+def by_the_heads_gradient(given, features, head, x, start):
+    """(gradient of the head's class 1 at the features of x) . (their change), `[B]`."""
+    found = keras.Model(given, features)
+    h, h0 = (keras.tree.flatten(found(v)) for v in (x, start))
+    with tf.GradientTape() as tape:
+        tape.watch(h)
+        score = head(*h)[:, 1]
+    slopes = tape.gradient(score, h)
+    return sum(total(g * (a - b)) for g, a, b in zip(slopes, h, h0, strict=True))
+
+
+def series_cnn(recurrent):
+    given = keras.Input((12, 2))
+    h = layers.Conv1D(4, 3, activation="relu")(given)
+    h = layers.MaxPooling1D(2)(layers.BatchNormalization()(h))
+    return given, [h], lambda h: recurrent(h)
+
+
+def video_cnn():
+    given = keras.Input((3, 5, 4, 2))
+    h = layers.TimeDistributed(layers.Conv2D(3, 2, activation="relu"))(given)
+    recurrent, flatten = layers.ConvLSTM2D(2, 2), layers.Flatten()
+    return given, [h], lambda h: flatten(recurrent(h))
+
+
+def states():
+    """A layer of three inputs and three outputs, of which one goes nowhere."""
+    given = keras.Input((4, 2))
+    h = layers.Dense(3, activation="relu")(given)
+    s = layers.Dense(3, activation="elu")(layers.Flatten()(given))
+    recurrent = layers.LSTM(3, return_sequences=True, return_state=True)
+    flatten, join = layers.Flatten(), layers.Concatenate()
+
+    def head(h, s):
+        sequence, _, state = recurrent(h, initial_state=[s, s])
+        return join([flatten(sequence), state])
+
+    return given, [h, s], head
+
+
+RECURRENT = {
+    "lstm": lambda: series_cnn(layers.LSTM(4)),
+    "gru": lambda: series_cnn(layers.GRU(4)),
+    "bidirectional": lambda: series_cnn(layers.Bidirectional(layers.SimpleRNN(3))),
+    "convolutional": video_cnn,
+    "states": states,
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.filterwarnings("ignore:The inside of layer")
+def test_before_a_recurrent_layer_the_change_of_its_input_is_shared_out(name):
+    given, features, recurrent = RECURRENT[name]()
+    scores = layers.Dense(3)
+    model = nr.with_weights(keras.Model(given, scores(recurrent(*features))))
+    x, start = (naive.inputs(given.shape[1:], seed=seed) for seed in (0, 9))
+
+    def wanted(start):
+        return by_the_heads_gradient(given, features, lambda *h: scores(recurrent(*h)), x, start)
+
+    for baseline, rows in ((start, start), (0.0, 0 * x)):
+        values = kx.DeepLIFT(baseline=baseline)(model, x, 1).values
+        naive.close(total(values), wanted(rows), 1e-4)
+    if name == "gru":
+        values = kx.DeepLIFT(baseline=start, rule="reveal_cancel")(model, x, 1).values
+        naive.close(total(values), wanted(start), 1e-4)
+        each = [wanted(np.broadcast_to(row, x.shape)) for row in start]
+        values = kx.DeepSHAP(background=start)(model, x, 1).values
+        naive.close(total(values), np.mean(each, axis=0), 1e-4)
+
+
+ROWS = {
+    "inside": (nr.SERIES, lambda x: out_of_rows(layers.Activation("tanh")(into_rows(x)))),
+    "distributed": (nr.SERIES, nr.odd(lambda dense, h: distributed_by(dense)(h))),
+    "side by side": (nr.ROW, lambda x: side_by_side(layers.Dense(4)(x))),
+}
+
+
+def into_rows(x):
+    return nr.Odd(lambda dense, h: ops.reshape(dense(h), (-1, 4)))(layers.Dense(4, "tanh")(x))
+
+
+def out_of_rows(x):
+    return nr.Odd(lambda dense, h: ops.reshape(dense(h), (-1, 6, 4)))(x)
+
+
+def distributed_by(dense):
+    return lambda h: ops.reshape(dense(ops.reshape(h, (-1, 4))), (-1, 6, 4))
+
+
+def side_by_side(x):
+    """Rows beside their doubles, as the two branches of a Siamese network may be."""
+    both = ops.tanh(ops.concatenate([x, 2 * x], axis=0))
+    return ops.subtract(*ops.split(both, 2, axis=0))
+
+
+@pytest.mark.parametrize("kinds", [nr.ODD, ROWS], ids=["odd", "rows"])
+@pytest.mark.parametrize("many", [True, False])
+def test_a_linear_layer_as_one_step_changes_nothing(kinds, many):
+    found = nr.branches(kinds)
+    start = [np.roll(x, 1, axis=0) if many else 0 * x[0] + 0.2 for x in found.x]
+    values, plain = (
+        kx.DeepLIFT(baseline=start, opaque=opaque)(found.model, found.x, 1).values
+        for opaque in ("odd_*", ())
+    )
+    compare(values, plain, kinds)
+    rows = [np.broadcast_to(r, x.shape) for r, x in zip(start, found.x, strict=True)]
+    assert_complete(values, changes(found, rows, 1), kinds)
+
+
+def test_a_point_inside_of_a_layer_that_is_one_step():
+    stack_ = [layers.Dense(5, activation="tanh", name="a"), layers.Dense(4, "tanh", name="b")]
+    inner, head = keras.Sequential([keras.Input((6,)), *stack_], name="enc"), layers.Dense(3)
+    x_in = keras.Input((6,))
+    model = nr.with_weights(keras.Model(x_in, head(inner(x_in))))
+    x, start = naive.inputs((6,)), naive.inputs((6,), seed=9)
+    values = kx.DeepLIFT(layer="enc/a", baseline=start, opaque="enc")(model, x, 1).values
+    by_gradient = by_the_heads_gradient(
+        x_in, [stack_[0](x_in)], lambda h: head(stack_[1](h)), x, start
+    )
+    naive.close(total(values), by_gradient, 1e-5)
+
+
+def test_what_has_no_reference_is_an_error(monkeypatch):
+    model, _, x, _ = stack("dense relu")
+    monkeypatch.setattr(Computation, "twins", lambda self, other: {})
+    with pytest.raises(RuntimeError, match="has no reference"):
+        kx.DeepLIFT(baseline=0.125)(keras.models.clone_model(model), x, 1)

@@ -274,6 +274,42 @@ def test_the_gradient_rule_takes_a_layer_as_one():
     assert np.abs(values - kx.LRP(rules="epsilon")(model, x, CLASSES).values).max() > 1e-3
 
 
+def test_linear_layers_as_one_step_conserve_relevance():
+    found = nr.branches(nr.ODD)
+    nr.without_shifts(found.model)
+    lrp = kx.LRP(rules=[("odd_*", R.Gradient()), ("*", R.Epsilon())])
+    with warnings.catch_warnings(action="error"):  # it was asked for
+        values = lrp(found.model, found.x, 1).values
+    compare(map(total, values), found.contributions(found.x, 1), nr.ODD, 1e-3)
+
+
+def test_the_relevance_at_a_point_inside_of_a_layer_that_is_one_step():
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(5, name="a"), layers.Dense(4)])
+    x_in = keras.Input((6,))
+    model = nr.with_weights(keras.Model(x_in, layers.Dense(3)(inner(x_in))))
+    nr.without_shifts(model)
+    rules, x = [(inner.name, R.Gradient())], naive.inputs((6,))
+    values, plain = (
+        kx.LRP(layer=f"{inner.name}/a", rules=r)(model, x, 1).values for r in (rules, "epsilon")
+    )
+    naive.close(values, plain, 1e-4)
+
+
+def test_a_layer_that_does_nothing_passes_relevance_on():
+    model, graph, x = chain(layers.Dense(5), layers.Dropout(0.5), layers.Dense(3))
+    for rule in (R.Pass(), R.Gradient()):
+        values = kx.LRP(rules=[("Dropout", rule), ("*", R.Epsilon())])(model, x, CLASSES).values
+        naive.close(values, nr.lrp(graph, x, CLASSES).values, 1e-4)
+
+
+def test_relevance_is_not_passed_on_from_several_outputs():
+    x_in = keras.Input((3, 4))
+    parts = layers.LSTM(4, return_sequences=True, return_state=True, name="cell")(x_in)
+    model = keras.Model(x_in, layers.Dense(3)(layers.Concatenate()(parts[1:])))
+    with pytest.raises(ValueError, match=r"its one output.*'cell'"):
+        kx.LRP(rules=[("cell", R.Pass())])(model, naive.inputs((3, 4)), 1)
+
+
 # What is between weighted layers
 
 
@@ -654,6 +690,30 @@ def test_residuals_of_nested_models_and_the_predicted_class(raw):
     scale = np.abs(expected.scores).max()
     for name in ("conv", "same", "head"):
         np.testing.assert_allclose(lost[name], expected.lost[name], atol=1e-4 * scale)
+
+
+class StepsFirst(layers.Layer):
+    """A Dense layer of series `[B, T, C]`, on `[T, B, C]`."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3, name="dense")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return ops.transpose(self.dense(ops.transpose(x, (1, 0, 2))), (1, 0, 2))
+
+
+def test_residuals_are_of_samples_also_where_the_steps_come_first():
+    rest = [layers.Activation("tanh"), layers.Flatten(), layers.Dense(3)]
+    model, x = keras.Sequential([keras.Input((4, 2)), StepsFirst(), *rest]), naive.inputs((4, 2))
+    nr.with_weights(model)
+    twin = keras.Sequential([keras.Input((4, 2)), layers.Dense(3, name="plain"), *rest])
+    twin.set_weights(model.get_weights())
+    lost = kx.LRP(rules="epsilon").residuals(model, x, 1)[f"{model.layers[0].name}/dense"]
+    naive.close(lost, nr.lrp(nr.Graph(twin), x, 1).lost["plain"], 1e-4)
 
 
 # Errors

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from keras_explain import backend
 from keras_explain.core.operations import (
     AFFINE,
     ALIASES,
@@ -62,11 +63,11 @@ class Computation:
         self._ids = set(map(id, sources))
         self._aliases = ALIASES if by_value else frozenset()
         self._opaque = {
-            id(tensor): call
-            for call in calls
-            if opaque(call)
-            for tensor in tree.flatten(call.output)
+            id(tensor): step
+            for step in map(self._layer, filter(opaque, calls))
+            for tensor in step.outputs
         }
+        self._ends = self._ids | self._opaque.keys()
         self._owners = _owners(calls)
         self._active = set(self._ids)
         self.steps = list(self._steps())
@@ -84,7 +85,7 @@ class Computation:
             upstream = [messages.get(id(tensor)) for tensor in step.outputs]
             if any(message is not None for message in upstream):
                 for tensor, back in zip(step.inputs, rule(step, upstream), strict=True):
-                    send(messages, tensor, back)
+                    send(messages, self._same(tensor), back)
         return [
             ops.zeros_like(source) if id(source) not in messages else messages[id(source)]
             for source in self.sources
@@ -105,20 +106,28 @@ class Computation:
             found[id(one)] = two
             if id(one) in self._ids or id(one) not in self._active:
                 continue
-            if one.op.type != two.op.type or len(one.op.inputs) != len(two.op.inputs):
+            made, alike = self._node(one), other._node(two)
+            if made.type != alike.type or len(made.inputs) != len(alike.inputs):
                 raise ValueError(
                     "Expected a model that does the same operations for every input. Received: "
-                    f"one that does {one.op.type!r} ({one.op.name}) for the input and "
-                    f"{two.op.type!r} for the reference."
+                    f"one that does {made.type!r} ({one.name}) for the input and "
+                    f"{alike.type!r} for the reference."
                 )
-            stack += zip(one.op.outputs, two.op.outputs, strict=True)
-            stack += zip(one.op.inputs, two.op.inputs, strict=True)
+            stack += zip(made.outputs, alike.outputs, strict=True)
+            stack += zip(made.inputs, alike.inputs, strict=True)
         return found
+
+    def depends(self, tensor: Tensor) -> bool:
+        """Whether a tensor depends on the point."""
+        return id(self._same(tensor)) in self._active
 
     @property
     def keeps_rows(self) -> bool:
         """Whether no step is known to move the samples' axis into another one, or could."""
-        return all(map(_keeps_rows, self.steps))
+        sums = [step for step in self.steps if isinstance(step, Affine) and not step.absorbed]
+        inside = {id(op) for step in sums for op in step.ops}
+        others = [step for step in self.steps if id(step.op) not in inside]
+        return all(map(_keeps_rows, [*sums, *others]))
 
     def ends(self) -> tuple[set[Affine], set[Affine]]:
         """The weighted sums that no other one leads to, and those that lead to no other one."""
@@ -126,7 +135,7 @@ class Computation:
         behind: set[int] = set()
         first = set(sums)
         for step in self.steps:
-            if any(id(tensor) in behind for tensor in step.inputs):
+            if any(id(self._same(tensor)) in behind for tensor in step.inputs):
                 first.discard(step)
             elif step not in sums and step.type != "Layer":
                 continue
@@ -138,22 +147,32 @@ class Computation:
                 last.discard(step)
             elif step not in sums:
                 continue
-            ahead |= {id(tensor) for tensor in step.inputs}
+            ahead |= {id(self._same(tensor)) for tensor in step.inputs}
         return first, last
 
     # Reading the graph
 
     def _same(self, tensor: Tensor) -> Tensor:
         """The tensor that this one is a copy of."""
-        while id(tensor) not in self._ids and tensor.op.type in self._aliases:
+        while id(tensor) not in self._ends and tensor.op.type in self._aliases:
             tensor = tensor.op.inputs[tensor.value_index]
         return tensor
 
     def _node(self, tensor: Tensor) -> Any:
+        """What made a tensor: an operation, or a layer that is taken as one step."""
         return self._opaque.get(id(tensor), tensor.op)
 
+    def _layer(self, call: Call) -> Step:
+        """A call as one step: of what it is given, and of a point that lies inside it."""
+        given = {id(tensor): tensor for tensor in (*call.inputs, *self.sources)}
+        outputs = [t for t in tree.flatten(call.output) if id(t) not in given]
+        ops_ = between(outputs, list(given.values()))
+        read = {id(tensor) for op in ops_ for tensor in op.inputs}
+        inputs = [tensor for key, tensor in given.items() if key in read]
+        return Step("Layer", ops_, inputs, outputs, call)
+
     def _order(self) -> list[Any]:
-        """The operations and opaque calls that the result is made by, in an order that works."""
+        """The operations and opaque layers that the result is made by, in an order that works."""
         order, done, opened = [], set(), set()
         stack = [self._same(self.result)]
         while stack:
@@ -172,19 +191,19 @@ class Computation:
 
     def _steps(self) -> Iterator[Step]:
         order = self._order()
-        readers = [node for node in order if getattr(node, "type", None) not in CONSTANTS]
+        readers = [node for node in order if node.type not in CONSTANTS]
         uses = Counter(id(self._same(tensor)) for node in readers for tensor in node.inputs)
         roots: dict[int, Tensor] = {}
         made_by: dict[int, Step] = {}
         for node in order:
             operands = [self._same(tensor) for tensor in node.inputs]
             positions = [i for i, tensor in enumerate(operands) if id(tensor) in self._active]
-            if not positions or getattr(node, "type", None) in self._constants:
+            if not positions or node.type in self._constants:
                 continue
             inputs = [operands[i] for i in positions]
-            if isinstance(node, Call):
-                outputs = tree.flatten(node.output)
-                step = Step("Layer", between(outputs, inputs), inputs, outputs, node)
+            if isinstance(node, Step):
+                inputs = [node.inputs[i] for i in positions]
+                step = replace(node, ops=between(node.outputs, inputs), inputs=inputs)
             else:
                 call = self._owners.get(id(node))
                 step = Step(node.type, [node], inputs, list(node.outputs), call, positions)
@@ -211,12 +230,25 @@ def _keeps_rows(step: Step) -> bool:
     before = [_per_row(op.inputs[0]) for op in reshapes]
     after = [_per_row(op.outputs[0]) for op in reshapes]
     folds = None in before + after or math.prod(before) != math.prod(after)  # type: ignore[arg-type]
-    return not folds and types["SpaceToBatchND"] == types["BatchToSpaceND"]
+    if folds or types["SpaceToBatchND"] != types["BatchToSpaceND"]:
+        return False
+    return not any(map(_repeats_rows, step.ops))
 
 
 def _per_row(tensor: Tensor) -> int | None:
     """How many numbers a row of a tensor has, where it is known."""
     return None if tensor.shape.rank is None else tensor.shape[1:].num_elements()
+
+
+def _repeats_rows(op: Any) -> bool:
+    """Whether an operation puts rows beside each other, or could."""
+    if op.type == "Tile":
+        repeats = backend.constant(op.inputs[1])
+        return repeats is None or repeats[0] != 1
+    if op.type != "ConcatV2":
+        return False
+    axis, rank = backend.constant(op.inputs[-1]), op.outputs[0].shape.rank
+    return axis is None or rank is None or axis % rank == 0
 
 
 def _function(step: Step, roots: dict[int, Tensor]) -> Step | None:

@@ -268,11 +268,11 @@ class Pass(Rule, kw_only=False):
 
     def back(self, step: Step, relevance: Tensor) -> Tensor:
         x, z = step.inputs[0], step.outputs[0]
-        if len(step.inputs) != 1 or x.shape[1:] != z.shape[1:]:
+        if not len(step.inputs) == len(step.outputs) == 1 or x.shape[1:] != z.shape[1:]:
             raise ValueError(
-                "Expected a layer with one input, of the shape of its output, to pass relevance "
-                f"on. Received: {step.where}, from {tuple(x.shape)} to {tuple(z.shape)}. Give it "
-                "another rule, such as `keras_explain.rules.Gradient()`."
+                "Expected a layer with one input, of the shape of its one output, to pass "
+                f"relevance on. Received: {step.where}, from {tuple(x.shape)} to "
+                f"{tuple(z.shape)}. Give it another rule, such as `keras_explain.rules.Gradient()`."
             )
         return relevance
 

@@ -96,7 +96,8 @@ class DeepLIFT(_Differences):
             what enters a nonlinearity apart, and so sees what cancels out.
         opaque: Layers that are taken as one step each, by their gradient, because an operation in
             them has no rule: classes, names of classes, or patterns of layer paths as in `fnmatch`.
-            Their part of the values sums up only approximately. Recurrent layers always are.
+            What comes before one sums to its gradient times the change of its input, which is the
+            score's change only approximately. Recurrent layers always are.
 
     Raises:
         ValueError: An operation that depends on the input has no rule.

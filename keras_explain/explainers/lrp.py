@@ -289,4 +289,6 @@ def _is_gate(factor: Tensor, other: Tensor, broadcasts: bool) -> bool:
 
 
 def _per_sample(tensor: Tensor, samples: Tensor) -> Tensor:
+    rows = next((i for i, n in enumerate(tensor.shape) if n is None), 0)  # not 0: steps come first
+    tensor = ops.moveaxis(tensor, rows, 0)
     return ops.sum(ops.reshape(tensor, (samples, -1)), axis=1)

@@ -31,6 +31,8 @@ class Rescale:
 
     def at_reference(self, tensor: Tensor) -> Tensor:
         """What a tensor of the run on x is in the run on the reference."""
+        if id(tensor) not in self._reference and self._computation.depends(tensor):
+            raise RuntimeError(f"{tensor.name} depends on the input, but has no reference.")
         return self._reference.get(id(tensor), tensor)
 
     def change(self, tensor: Tensor) -> Tensor:
@@ -92,9 +94,10 @@ class Rescale:
             step.inputs,
             step.pull([ops.where(rises, m * dy, 0.0)]),
             at_r.pull([ops.where(rises, 0.0, m * dy)]),
+            step.pull([ops.where(dy == 0, m, 0.0)]),
             strict=True,
         )
-        return [_divided(a + b, self.change(x)) for x, a, b in shares]
+        return [_divided(a + b, self.change(x), slope) for x, a, b, slope in shares]
 
     def _softmax(self, step: Step, m: Tensor) -> list[Tensor]:
         """Of `e / sum e`, `e = exp(x - max x)`, by the rules of its parts."""
@@ -117,7 +120,7 @@ class Rescale:
         y, y_r = (ops.max(z, axis=-1, keepdims=True) for z in (x, r))
         first = [ops.one_hot(ops.argmax(z, axis=-1), x.shape[-1], dtype=x.dtype) for z in (x, r)]
         share = m * (y - y_r) * ops.where(y > y_r, *first)
-        return _divided(share, x - r)
+        return _divided(share, x - r, ops.where(y == y_r, m * first[0], 0.0))
 
     def _middle(self, tensor: Tensor) -> Tensor:
         return (tensor + self.at_reference(tensor)) / 2
@@ -248,9 +251,9 @@ def _derivative(step: Step) -> Tensor:
     return ops.zeros_like(step.inputs[0]) if found is None else found
 
 
-def _divided(a: Tensor, b: Tensor) -> Tensor:
-    """`a / b`, and 0 where b is 0."""
-    return ops.where(b == 0, 0.0, a / ops.where(b == 0, 1.0, b))
+def _divided(a: Tensor, b: Tensor, limit: Tensor) -> Tensor:
+    """`a / b`, and what that tends to where b is 0."""
+    return ops.where(b == 0, limit, a / ops.where(b == 0, 1.0, b))
 
 
 def _slope(dy: Tensor, dx: Tensor, derivative: Tensor, size: Tensor) -> Tensor:
