@@ -648,7 +648,7 @@ def test_token_ids_have_their_words(explained, tmp_path, monkeypatch):
 
     def plot(explanation, **looks):
         asked.append(looks)
-        return types.SimpleNamespace(savefig=lambda path, dpi: None)
+        return types.SimpleNamespace(savefig=lambda file, dpi, format: None)
 
     monkeypatch.setattr(kx.plots, "plot", plot, raising=False)
     folder, _ = explained(

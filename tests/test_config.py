@@ -11,6 +11,7 @@ import pytest
 from keras import layers, ops
 
 import keras_explain as kx
+from keras_explain import baselines
 from keras_explain.core.config import deserialize, serialize
 from keras_explain.core.names import snake_name
 from tests import check, models
@@ -297,8 +298,11 @@ def test_get_config_is_plain_and_complete(config):
 @each(ALL)
 def test_serialized_form_names_the_class(config):
     description = json.loads(json.dumps(serialize(config)))
-    assert description["class_name"] == type(config).__name__
+    home, name = description["class_name"].split("/")
+    assert getattr(getattr(kx, home), name) is type(config)
     assert_equal_but_not_the_same(deserialize(description), config)
+    without_home = description | {"class_name": name}  # as it was described before
+    assert_equal_but_not_the_same(deserialize(without_home), config)
 
 
 @each(EXPLAINERS)
@@ -358,6 +362,34 @@ def test_a_class_of_one_s_own_is_known_by_name():
     np.testing.assert_allclose(
         kx.get("my_saliency")(case.model, case.x).values, expected, rtol=1e-5
     )
+
+
+def test_two_classes_of_one_name_are_told_apart_by_their_homes():
+    class Namesake(baselines.Baseline, kw_only=False):
+        value: float = 1.0
+
+        def __call__(self, x, row):
+            return x * 0 + self.value
+
+    first = Namesake(2.0)
+
+    class Namesake(kx.Saliency):
+        value: float = 3.0
+
+    for config, home in ((first, "baselines"), (Namesake(), "explainers")):
+        description = serialize(config)
+        assert description["class_name"] == f"{home}/Namesake"
+        assert deserialize(description) == config
+    with pytest.raises(ValueError, match=r"class with its home: '.*/Namesake', '.*/Namesake'"):
+        deserialize({"class_name": "Namesake"})
+
+
+@pytest.mark.parametrize(
+    "name", ["os/Saliency", "targets/Saliency", "../Saliency", "/Saliency", ""]
+)
+def test_a_class_is_at_its_home_alone(name):
+    with pytest.raises(ValueError, match="Expected the name of an explainer"):
+        deserialize({"class_name": name, "config": {}})
 
 
 def test_an_explainer_by_name_inside_another():

@@ -178,7 +178,7 @@ def test_a_file_holds_no_pickled_objects(tmp_path):
         header = json.loads(file["header"].tobytes())
         assert all(file[name].dtype != object for name in file.files)
     assert header["explainer"] == {
-        "class_name": "Saliency",
+        "class_name": "explainers/Saliency",
         "config": {"layer": None, "absolute": True},
     }
 
@@ -234,7 +234,7 @@ def test_an_explainer_whose_class_is_gone(tmp_path):
 
     explained("tabular", Gone()).save(tmp_path / "e.npz")
     Gone.__name__ = "_Gone"  # as if it were not imported
-    with pytest.raises(ValueError, match=r"'Gone'.*import its module"):
+    with pytest.raises(ValueError, match=r"'explainers/Gone'.*import its module"):
         kx.Explanation.load(tmp_path / "e.npz")
 
 

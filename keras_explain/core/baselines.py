@@ -25,6 +25,8 @@ Nest = Any
 class Baseline(Config, abc.ABC, kw_only=False):
     """Makes a baseline for inputs. Subclasses define `__call__`."""
 
+    home = "baselines"
+
     @abc.abstractmethod
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         """The baseline of each sample, of a shape that broadcasts to that of `x`.

@@ -10,7 +10,8 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Any, Self, dataclass_transform
+from importlib.util import find_spec
+from typing import Any, ClassVar, Self, dataclass_transform
 
 import keras
 import numpy as np
@@ -35,6 +36,9 @@ class Config:
     content; a layer object is kept as its name. Fields are keyword-only
     unless the class says `kw_only=False`.
     """
+
+    home: ClassVar[str] = ""
+    """The module of `keras_explain` that classes of a kind are found in; descriptions name it."""
 
     def __init_subclass__(cls, kw_only: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -127,41 +131,65 @@ def serialize(
         array: What stands for an array; by default its numbers.
         function: What stands for a function; by default what Keras serialises it to.
     """
+    name = full_name(type(config))
     if array is None:
-        return {"class_name": type(config).__name__, "config": config.get_config()}
+        return {"class_name": name, "config": config.get_config()}
     function = function or keras.saving.serialize_keras_object
-    return {"class_name": type(config).__name__, "config": _plain_fields(config, array, function)}
+    return {"class_name": name, "config": _plain_fields(config, array, function)}
+
+
+def full_name(cls: type[Config]) -> str:
+    """The name of a class with its home, such as `"explainers/GradCAM"`."""
+    return f"{cls.home}/{cls.__name__}" if cls.home else cls.__name__
 
 
 def deserialize(description: dict[str, Any]) -> Config:
-    """The configuration that `serialize` described.
+    """The configuration that `serialize` described; its class may be named without its home.
 
     Raises:
-        ValueError: No such class is known; import the module that defines it first.
+        ValueError: No such class is known, or more than one; import the module that defines it
+            first.
     """
-    known = known_classes(Config)
     name = description["class_name"]
-    if name not in known:
+    if not isinstance(name, str):
+        raise ValueError(f"Expected the name of a class. Received: {name!r}.")
+    _load_home(name.rpartition("/")[0])
+    known = {full_name(cls): cls for cls in _concrete(Config)}
+    fitting = [full for full in known if name in (full, known[full].__name__)]
+    if len(fitting) > 1:
+        raise ValueError(
+            f"Expected a class with its home: {', '.join(map(repr, fitting))}. Received: {name!r}."
+        )
+    if not fitting:
+        names = known if "/" in name else [cls.__name__ for cls in known.values()]
         raise ValueError(
             f"Expected the name of an explainer, target or baseline class. Received: {name!r}. "
-            f"{nearest(name, known)} If it is a class of your own, import its module first."
+            f"{nearest(name, names)} If it is a class of your own, import its module first."
         )
-    return known[name].from_config(description.get("config", {}))
+    return known[fitting[0]].from_config(description.get("config", {}))
 
 
 def known_classes(base: type) -> dict[str, Any]:
     """The concrete subclasses of `base` by name: the package's own, and those defined elsewhere."""
-    import_module("keras_explain.explainers")  # a class is known once its module is loaded
-    return _concrete(base)
+    _load_home("explainers")
+    return {cls.__name__: cls for cls in _concrete(base)}
 
 
-def _concrete(base: type) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _load_home(home: str) -> None:
+    """Loads the package's own classes of a kind: a class is known once its module is loaded."""
+    for name in ("explainers", home):
+        if name.isidentifier() and find_spec(f"keras_explain.{name}"):
+            import_module(f"keras_explain.{name}")
+
+
+def _concrete(base: type) -> list[Any]:
+    """The subclasses that can be made; of two that were defined under one name, the later last."""
+    found: list[Any] = []
     cls: Any
     for cls in base.__subclasses__():
         if not getattr(cls, "__abstractmethods__", None) and not cls.__name__.startswith("_"):
-            found[cls.__name__] = cls
-        found |= _concrete(cls)
+            found.append(cls)
+        found += _concrete(cls)
     return found
 
 

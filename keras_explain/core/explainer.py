@@ -31,6 +31,8 @@ class Explainer(Config, abc.ABC):
     here, once.
     """
 
+    home = "explainers"
+
     reduce: ClassVar[Reduction] = Sum()
     ragged: ClassVar[frozenset[str]] = frozenset()
     """Names of passes whose second axis has another length for other samples."""

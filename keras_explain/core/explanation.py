@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from keras_explain.core.targets import Target
 
 Nest = Any
-FORMAT = 1
+FORMAT = 2  # 1 named classes without their homes
 
 
 @dataclass(frozen=True, eq=False)

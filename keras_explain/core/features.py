@@ -42,6 +42,8 @@ class Features(Config, abc.ABC, kw_only=False):
     table.
     """
 
+    home = "features"
+
     @abc.abstractmethod
     def numbered(self, x: np.ndarray) -> Labels:
         """The number of each place's feature, from 0 on in each sample; -1 for none.

@@ -67,6 +67,8 @@ class Term:
 class Rule(Config, abc.ABC, kw_only=False):
     """How relevance goes back through a weighted sum `z = x w + b`, or through a whole layer."""
 
+    home = "rules"
+
     @abc.abstractmethod
     def back(self, step: Any, relevance: Tensor) -> Tensor:
         """The relevance of the input, from that of the output."""

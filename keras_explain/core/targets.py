@@ -33,6 +33,8 @@ PREDICTED = -1
 class Target(Config, abc.ABC, kw_only=False):
     """A score of a model's outputs, `[rows, K]`. Subclasses define `scores`."""
 
+    home = "targets"
+
     index: Index = None
 
     @property

@@ -94,6 +94,8 @@ class Penalty(Config, abc.ABC):
     variables of the model: a training step reads them, and refits change them.
     """
 
+    home = "trees"
+
     @property
     def probe_rows(self) -> int:
         """How many rows of the reference it wants the model's outputs for, in each step."""
