@@ -105,10 +105,23 @@ def _calls_functions(graph: tf.Graph) -> bool:
     return any(op.type in called for op in graph.get_operations())
 
 
+def is_tensor(value: Any) -> bool:
+    """Whether `value` is a tensor, also a sparse or ragged one."""
+    return keras.ops.is_tensor(value)
+
+
 def to_numpy(value: Any) -> np.ndarray:
-    """An array of anything array-like: also of a tensor or a variable."""
+    """An array of anything array-like: also of a tensor, a sparse one, or a variable.
+
+    Raises:
+        TypeError: A ragged tensor, which Keras would fill up with zeros, that may be data.
+    """
     if isinstance(value, keras.Variable):
         return value.numpy()
+    if isinstance(value, tf.RaggedTensor):
+        raise TypeError("Expected rows of one length. Received: a ragged tensor.")
+    if isinstance(value, tf.SparseTensor):
+        return tf.sparse.to_dense(value).numpy()
     if keras.ops.is_tensor(value):
         return keras.ops.convert_to_numpy(value)
     return np.asarray(value)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_explain.core import arrays
 from keras_explain.core.targets import LARGEST
 
 Nest = Any
@@ -107,7 +108,7 @@ def _is_nest_of_arrays(x: Any) -> bool:
 
 
 def _from_arrays(x: Nest, max_samples: int) -> tuple[Nest, None, int]:
-    x = keras.tree.map_structure(np.asarray, x)
+    x = keras.tree.map_structure(lambda leaf: arrays.plain(leaf, "`x`"), x)
     lengths = sorted({len(leaf) if leaf.ndim else 0 for leaf in keras.tree.flatten(x)})
     if len(lengths) != 1 or lengths[0] == 0:
         raise ValueError(
@@ -132,7 +133,7 @@ def _from_batches(batches: Any, max_samples: int) -> tuple[Nest, Any, None]:
 
 
 def _first(nest: Nest, rows: int) -> Nest:
-    return keras.tree.map_structure(lambda leaf: np.array(leaf[:rows]), nest)
+    return keras.tree.map_structure(lambda leaf: arrays.plain(leaf, "`x`")[:rows].copy(), nest)
 
 
 def _batches(batches: Any) -> Iterable[Any]:

@@ -15,11 +15,15 @@ Nest = Any
 def check(background: Nest, x: Nest) -> None:
     """Raises a `ValueError` where a background does not suit the input `x` (arrays `[B, ...]`)."""
     checks.same_names("a background", background, x)
+    if isinstance(background, dict) and not isinstance(x, dict):
+        raise ValueError(
+            f"Expected a background of the input's nest, {type(x).__name__}. Received: a dict of "
+            f"{', '.join(map(repr, background))}."
+        )
     rows, leaves = tree.flatten(background), tree.flatten(x)
     received = [np.shape(row) for row in rows]
-    if [shape[1:] for shape in received] != [leaf.shape[1:] for leaf in leaves] or any(
-        shape[0] != received[0][0] or shape[0] == 0 for shape in received
-    ):
+    alike = [shape[1:] for shape in received] == [leaf.shape[1:] for leaf in leaves]
+    if () in received or not alike or len({shape[0] for shape in received} - {0}) != 1:
         expected = ", ".join(str(("N", *leaf.shape[1:])) for leaf in leaves).replace("'", "")
         raise ValueError(
             f"Expected a background of shape {expected}, N rows like the input's. "

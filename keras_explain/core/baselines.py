@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import checks
+from keras_explain.core import arrays, checks
 from keras_explain.core.config import Config
 from keras_explain.core.inputs import check_finite
 
@@ -112,8 +112,7 @@ class Mean(Baseline, kw_only=False):
 
     def __post_init__(self) -> None:
         if self.data is not None:
-            mean = np.mean(self.data, axis=0, keepdims=True, dtype=np.float64)
-            object.__setattr__(self, "data", mean.astype(np.float32))
+            object.__setattr__(self, "data", _mean(self.data))
         super().__post_init__()
 
     def is_shared(self, rank: int) -> bool:
@@ -123,17 +122,33 @@ class Mean(Baseline, kw_only=False):
         if self.data is None:
             axes = tuple(spatial_axes(len(x.shape))) or tuple(range(1, len(x.shape)))
             return ops.broadcast_to(ops.mean(x, axes, keepdims=True), ops.shape(x))
-        return ops.broadcast_to(self.data, ops.shape(x))
+        return ops.broadcast_to(ops.reshape(self.data, (1, *x.shape[1:])), ops.shape(x))
 
     def check(self, x: np.ndarray) -> None:
         if self.data is None:
             return
         check_finite(self.data, "baseline data")
-        if self.data.shape[1:] != x.shape[1:]:
+        if self.data.shape[1:] != x.shape[1:] and not (self.data.ndim == 1 and x[0].size == 1):
             raise ValueError(
                 f"Expected baseline data of shape (N, {', '.join(map(str, x.shape[1:]))}). "
                 f"Received: rows of shape {self.data.shape[1:]}."
             )
+
+
+def _mean(data: Any) -> np.ndarray:
+    if isinstance(data, (dict, list, tuple)) and any(map(arrays.is_array, tree.flatten(data))):
+        raise TypeError(
+            "Expected the data of one input, [N, ...], as Mean takes it. Received: a "
+            f"{type(data).__name__} of arrays. Of several inputs give each its own: "
+            "`baseline={name: Mean(data[name]), ...}`."
+        )
+    rows = arrays.plain(data, "baseline data")
+    if rows.dtype.kind == "U" or rows.ndim == 0 or len(rows) == 0:
+        raise ValueError(
+            "Expected numbers [N, ...] as baseline data. "
+            f"Received: dtype {rows.dtype}, shape {rows.shape}."
+        )
+    return np.asarray(np.mean(rows, axis=0, keepdims=True, dtype=np.float64), np.float32)
 
 
 class Noise(Baseline, kw_only=False):
@@ -225,21 +240,60 @@ def _given(values: Any) -> Given:
     return given
 
 
+def _listed(nest: Nest) -> str:
+    return f" ({', '.join(map(repr, nest))})" if isinstance(nest, dict) else ""
+
+
+def settled(baseline: Any, x: Nest) -> Any:
+    """A baseline of which the columns of a table, or lists of numbers, are an array.
+
+    To be asked for on the host, before `per_input` is in a graph.
+    """
+    if not isinstance(x, np.ndarray):
+        return baseline
+    if isinstance(baseline, dict):
+        table = arrays.stacked(baseline, "`baseline`")
+        return baseline if table is None else table
+    if isinstance(baseline, (list, tuple)) and len(baseline) != 1:
+        return arrays.plain(baseline, "`baseline`")
+    return baseline
+
+
 def per_input(baseline: Any, x: Nest) -> list[Baseline]:
     """The baseline of each leaf of `x`; one that is not a nest serves every leaf."""
     leaves = tree.flatten(x)
-    if isinstance(baseline, (list, tuple, dict)):
-        parts = _flatten(baseline)
-        if len(parts) == len(leaves):
-            checks.same_names("baselines", baseline, x)
-            return [get(part) for part in parts]
-        if isinstance(baseline, dict) or len(leaves) > 1:
-            raise ValueError(
-                f"Expected one baseline for each of the {len(leaves)} inputs. "
-                f"Received: {len(parts)}."
-            )
-        return [get(np.asarray(baseline, np.float32))]
-    return [get(baseline)] * len(leaves)
+    return [
+        _of_one_number(get(p), leaf) for p, leaf in zip(_parts(baseline, x), leaves, strict=True)
+    ]
+
+
+def _parts(baseline: Any, x: Nest) -> list[Any]:
+    leaves = tree.flatten(x)
+    if not isinstance(baseline, (list, tuple, dict)):
+        return [baseline] * len(leaves)
+    if isinstance(baseline, dict) and not isinstance(x, dict):
+        raise ValueError(
+            "Expected a baseline without names, as the input has none. "
+            f"Received: baselines of {', '.join(map(repr, baseline))}."
+        )
+    parts = _flatten(baseline)
+    if len(parts) == len(leaves):
+        checks.same_names("baselines", baseline, x)
+        return parts
+    if isinstance(baseline, dict) or len(leaves) > 1:
+        raise ValueError(
+            f"Expected one baseline for each of the {len(leaves)} inputs{_listed(x)}. "
+            f"Received: {len(parts)}{_listed(baseline)}."
+        )
+    return [arrays.plain(baseline, "`baseline`")]
+
+
+def _of_one_number(baseline: Baseline, leaf: Any) -> Baseline:
+    """With the last axis of an input `[B, 1]`, for values `[B]`."""
+    if isinstance(baseline, Given) and tuple(leaf.shape[1:]) == (1,):
+        values = baseline.values
+        return _given(values[:, None]) if len(values.shape) == 1 != values.shape[0] else baseline
+    return baseline
 
 
 def _flatten(nest: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self, dataclass_transform
 import keras
 import numpy as np
 
-from keras_explain import backend
+from keras_explain.core import arrays
 from keras_explain.core.names import nearest
 
 
@@ -46,11 +46,11 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, value in self._items():
-            object.__setattr__(self, name, _freeze(value))
+            object.__setattr__(self, name, _freeze(value, f"`{name}`"))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            object.__setattr__(self, field.name, _freeze(state[field.name]))
+            object.__setattr__(self, field.name, _freeze(state[field.name], field.name))
 
     def _items(self) -> Iterator[tuple[str, Any]]:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -59,6 +59,13 @@ class Config:
     def replace(self, **changes: Any) -> Self:
         """A copy with other values for the named fields."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def mapped(self, fn: Callable[[str, Any], Any]) -> Self:
+        """A copy with `fn(name, value)` in place of each field's value, taken as it is."""
+        copy = object.__new__(type(self))
+        for name, value in self._items():
+            object.__setattr__(copy, name, fn(name, value))
+        return copy
 
     # Identity
 
@@ -85,7 +92,7 @@ class Config:
             f"{field.name}={_show(getattr(self, field.name))}"
             for field in dataclasses.fields(self)  # type: ignore[arg-type]
             if _describe(getattr(self, field.name), _digest)
-            != _describe(_freeze(field.default), _digest)
+            != _describe(_freeze(field.default, field.name), _digest)
         )
         return f"{type(self).__name__}({', '.join(changed)})"
 
@@ -194,25 +201,32 @@ def _concrete(base: type) -> list[Any]:
 
 
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "__array__") and hasattr(value, "shape") and not isinstance(value, Config)
+    return arrays.is_array(value) and not isinstance(value, Config)
 
 
-def _freeze(value: Any) -> Any:
+def _freeze(value: Any, name: str) -> Any:
     if isinstance(value, keras.Layer):
         return value.name
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, np.ndarray) and _is_frozen(value):
+        return value
+    if arrays.is_table(value):
+        value = arrays.named_columns(value, name) or value  # a model takes one array, or each
     if _is_array(value):
-        if isinstance(value, np.ndarray) and value.flags.owndata and not value.flags.writeable:
-            return value
-        array = np.array(backend.to_numpy(value))
+        array = np.array(arrays.plain(value, name))
         array.setflags(write=False)
         return array
     if isinstance(value, dict):
-        return {key: _freeze(item) for key, item in value.items()}
+        return {key: _freeze(item, f"{name}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return tuple(_freeze(item) for item in value)
+        return tuple(_freeze(item, f"{name}[{i}]") for i, item in enumerate(value))
     return value
+
+
+def _is_frozen(array: np.ndarray) -> bool:
+    plain = array.dtype.kind in "biufU" and array.dtype.isnative
+    return plain and array.flags.owndata and not array.flags.writeable
 
 
 def _describe(value: Any, of_array: Callable[[np.ndarray], Any]) -> Any:
@@ -244,10 +258,7 @@ def _show(value: Any) -> str:
 
 def _map_arrays(value: Any, fn: Callable[[np.ndarray], Any]) -> Any:
     if isinstance(value, Config):
-        copy = object.__new__(type(value))
-        for name, item in value._items():
-            object.__setattr__(copy, name, _map_arrays(item, fn))
-        return copy
+        return value.mapped(lambda _, item: _map_arrays(item, fn))
     if isinstance(value, np.ndarray):
         return fn(value)
     if isinstance(value, dict):
@@ -274,7 +285,8 @@ def _plain(value: Any, array: Callable, function: Callable) -> Any:
 
 
 def _plain_array(array: np.ndarray) -> dict[str, Any]:
-    return {"class_name": "array", "config": {"value": array.tolist(), "dtype": array.dtype.name}}
+    dtype = array.dtype.str if array.dtype.kind == "U" else array.dtype.name
+    return {"class_name": "array", "config": {"value": array.tolist(), "dtype": dtype}}
 
 
 def _deserialize(value: Any) -> Any:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import chunks, inputs
+from keras_explain.core import baselines, chunks, inputs
 from keras_explain.core.config import Config, deserialize, known_classes
 from keras_explain.core.explanation import Explanation
 from keras_explain.core.names import nearest, snake_name
@@ -71,9 +71,10 @@ class Explainer(Config, abc.ABC):
         x, more = self.encode(x)
         x = inputs.checked(model, x)
         target = as_target(target)
-        self.check(x)
+        explainer = with_data(self, model, x)
+        explainer.check(x)
         _check_seed(seed)
-        result = chunks.run(self, OpenModel.of(model), x, target, batch_size, seed, progress)
+        result = chunks.run(explainer, OpenModel.of(model), x, target, batch_size, seed, progress)
         result["extras"] |= more
         _warn_of_zeros(self, result["values"])
         _warn_of_nan(self, result["values"])
@@ -292,6 +293,21 @@ def _without_arguments(cls: Any) -> Explainer:
             f"Give `{cls.__name__}({', '.join(f'{name}=...' for name in required)})`."
         )
     return cls()
+
+
+def with_data(config: Any, model: keras.Model, x: Nest) -> Any:
+    """A configuration whose background, also of one inside it, is converted as `x` is."""
+    if isinstance(config, tuple):
+        return tuple(with_data(item, model, x) for item in config)
+    if not isinstance(config, Explainer):
+        return config
+
+    def converted(name: str, value: Any) -> Any:
+        if name == "background" and value is not None:
+            return inputs.rows_like(model, value, x, "`background`")
+        return baselines.settled(value, x) if name == "baseline" else with_data(value, model, x)
+
+    return config.mapped(converted)
 
 
 def _check_seed(seed: Any) -> None:

@@ -1,33 +1,37 @@
 """What a user passes as `x`: converted, and checked against the model before anything runs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from keras_explain import backend
+from keras_explain.core import arrays
 
 Nest = Any
 
 
-def checked(model: keras.Model, x: Nest) -> Nest:
+def checked(model: keras.Model, x: Nest, name: str = "`x`") -> Nest:
     """The arrays of `x` as float32, integer or boolean NumPy arrays that the model can take.
+
+    Args:
+        model: The model.
+        x: What a user passed.
+        name: What an error calls it.
 
     Raises:
         ValueError: `x` is empty, holds numbers that are not finite, differs in the number of rows
             between its arrays, or has another shape or structure than the model's input.
     """
-    x = tree.map_structure(_array, x)
+    x = converted(model, x, name)
     leaves = tree.flatten(x)
     if not leaves or any(leaf.ndim == 0 for leaf in leaves):
         raise ValueError(
-            "Expected arrays [B, ...] as `x`. Received: numbers, or nothing. Nested lists become "
-            "an array with `np.asarray(x)`."
+            f"Expected arrays [B, ...] as {name}. Received: numbers, or nothing. Nested lists "
+            "become an array with `np.asarray(x)`."
         )
-    _check_structure(model, x)
-    x = _as_declared(model, x)
-    leaves = tree.flatten(x)
+    _check_structure(model, x, name)
     rows = {leaf.shape[0] for leaf in leaves}
     if len(rows) > 1:
         raise ValueError(
@@ -35,40 +39,111 @@ def checked(model: keras.Model, x: Nest) -> Nest:
             f"Received: shapes {[leaf.shape for leaf in leaves]}."
         )
     if rows == {0}:
-        raise ValueError(f"Expected at least one sample. Received: x of shape {leaves[0].shape}.")
+        raise ValueError(
+            f"Expected at least one sample. Received: {name} of shape {leaves[0].shape}."
+        )
     for leaf in leaves:
-        check_finite(leaf, "`x`")
+        check_finite(leaf, name)
     return x
 
 
-def _array(value: Any) -> np.ndarray:
-    array = backend.to_numpy(value)
-    _check_kind(array)
-    if np.issubdtype(array.dtype, np.integer):
+def converted(model: keras.Model, x: Nest, name: str) -> Nest:
+    """Data of the model's input as a nest of NumPy arrays: float32, int32 or booleans.
+
+    A table becomes one array, or for a model with an input for each column a dict of them. Rows
+    `[B]` of an input `[B, 1]` get its axis, as in Keras. Nothing is checked but that it can be
+    converted.
+
+    Args:
+        model: The model that takes it.
+        x: What a user passed as `x`, or as rows like it.
+        name: What an error calls it.
+
+    Raises:
+        ValueError: A part can't be converted.
+    """
+    return _converted(x, structure_of(model), name)
+
+
+def structure_of(model: keras.Model) -> Nest:
+    """The nest of symbolic inputs that a model declares; None for one that declares none."""
+    declared = getattr(model, "inputs", None)
+    if not declared:
+        return None
+    # A Sequential has an `input` only once it was called.
+    return declared[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def rows_like(model: keras.Model, rows: Nest, x: Nest, name: str) -> Nest:
+    """Rows like those of a converted `x`, converted as it was.
+
+    A configuration keeps a table as its columns: for a model that takes one array, they become it.
+    """
+    if isinstance(rows, dict) and isinstance(x, dict) and set(x) < set(rows):
+        rows = {key: rows[key] for key in x}
+    elif isinstance(rows, dict) and isinstance(x, np.ndarray):
+        table = arrays.stacked(rows, name)
+        return converted(model, rows if table is None else table, name)
+    return converted(model, rows, name)
+
+
+def _converted(x: Any, struct: Nest, name: str) -> Nest:
+    if isinstance(struct, (list, tuple)) and len(struct) == 1 and not _is_nest(x):
+        struct = struct[0]
+    if arrays.is_table(x) and isinstance(struct, dict):
+        named = dict(arrays.columns(x))
+        x = {key: named[key] for key in struct} if set(struct) <= set(named) else named
+    if isinstance(x, Mapping):
+        by_name = struct if isinstance(struct, dict) else {t.name: t for t in tree.flatten(struct)}
+        return {k: _converted(v, by_name.get(k), f"{name}[{k!r}]") for k, v in x.items()}
+    pairs = isinstance(x, (list, tuple)) and isinstance(struct, (list, tuple))
+    if _is_nest(x) or (pairs and len(x) == len(struct)):
+        inside = struct if pairs and len(x) == len(struct) else [None] * len(x)
+        found = [_converted(v, inside[i], f"{name}[{i}]") for i, v in enumerate(x)]
+        return tuple(found) if isinstance(x, tuple) else found
+    if isinstance(x, (list, tuple)) and struct is None:
+        return tree.map_structure(lambda leaf: _narrowed(arrays.plain(leaf, name), name), x)
+    array = arrays.plain(x, name)
+    if array.dtype.kind == "U":
+        raise ValueError(
+            f"Expected numbers as {name}; text is passed as the token ids that the model's layers "
+            f"take. Received: an array of dtype {array.dtype}."
+        )
+    return _as_declared(_narrowed(array, name), struct)
+
+
+def _is_nest(x: Any) -> bool:
+    """Whether `x` holds several arrays, and not the numbers of one."""
+    return isinstance(x, (list, tuple)) and any(map(arrays.is_array, tree.flatten(x)))
+
+
+def _narrowed(array: np.ndarray, name: str) -> np.ndarray:
+    """In 32 bits, as the model computes."""
+    if array.dtype.kind in "iu":
         fits = array.size == 0 or np.iinfo(np.int32).min <= array.min() <= array.max() < 2**31
         return array.astype(np.int32 if fits else np.float32, copy=False)
-    if array.dtype == bool:
+    if array.dtype.kind != "f":
         return array
-    try:
-        return array.astype(np.float32, copy=False)
-    except (TypeError, ValueError) as error:
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float32, copy=False)
+    if (np.isinf(narrow) & np.isfinite(array)).any():
         raise ValueError(
-            "Expected numbers as `x`; text is passed as the token ids that the model's layers "
-            f"take. Received: an array of dtype {array.dtype}."
-        ) from error
-
-
-def _check_kind(array: np.ndarray) -> None:
-    """Refuses dates and complex numbers, of which NumPy would take the days and the real part."""
-    other = (np.datetime64, np.timedelta64, np.complexfloating, complex)
-    found = array.dtype.type if issubclass(array.dtype.type, other) else None
-    if array.dtype == object:
-        found = next((type(value) for value in array.flat if isinstance(value, other)), None)
-    if found is not None:
-        raise ValueError(
-            f"Expected real numbers as `x`. Received: {found.__name__}, in an array of dtype "
-            f"{array.dtype}. Give the numbers that the model was trained on."
+            f"Expected numbers below 3.4e38, which float32 can hold, as {name}. "
+            f"Received: {array[np.isinf(narrow)].flat[0]:g}. Scale the input."
         )
+    return narrow
+
+
+def _as_declared(array: np.ndarray, declared: Any) -> np.ndarray:
+    """With the last axis of an input `[B, 1]`, and booleans as numbers, where it takes these."""
+    if declared is None:
+        return array
+    if array.ndim == 1 and tuple(declared.shape[1:]) == (1,):
+        array = array[:, None]
+    elif array.ndim == 2 and array.shape[1] == 1 and len(declared.shape) == 1:
+        array = array[:, 0]
+    as_number = array.dtype == bool and declared.dtype != "bool"
+    return array.astype(np.float32) if as_number else array
 
 
 def check_ids(array: np.ndarray) -> None:
@@ -94,20 +169,20 @@ def check_finite(array: np.ndarray, name: str) -> None:
         )
 
 
-def _check_structure(model: keras.Model, x: Nest) -> None:
+def _check_structure(model: keras.Model, x: Nest, name: str) -> None:
     expected = tree.flatten(getattr(model, "inputs", None) or [])
     leaves = tree.flatten(x)
     if not expected:
         return
     if isinstance(x, dict):
-        struct = model.input
+        struct = structure_of(model)
         by_name = struct if isinstance(struct, dict) else {t.name: t for t in expected}
         if set(by_name) != set(x):
             raise ValueError(
-                f"Expected arrays named {', '.join(map(repr, by_name))}, as {model.name!r} takes. "
-                f"Received: {', '.join(map(repr, x))}."
+                f"Expected {_named(by_name, struct)}, as {model.name!r} takes. "
+                f"Received: a dict of {', '.join(map(repr, x))}.{_hint(x, struct)}"
             )
-        expected = [by_name[name] for name in sorted(x)]
+        expected = [by_name[key] for key in sorted(x)]
     if len(leaves) != len(expected):
         raise ValueError(
             f"Expected {len(expected)} input array(s) of shape "
@@ -115,19 +190,24 @@ def _check_structure(model: keras.Model, x: Nest) -> None:
             f"Received: {len(leaves)} array(s) of shape {', '.join(str(a.shape) for a in leaves)}."
         )
     for array, wanted in zip(leaves, expected, strict=True):
-        _check_shape(array, wanted)
+        _check_shape(array, wanted, name)
 
 
-def _as_declared(model: keras.Model, x: Nest) -> Nest:
-    """Booleans as numbers where the model declares a numeric input."""
-    declared = tree.flatten(getattr(model, "inputs", None) or [])
-    leaves = tree.flatten(x)
-    if len(declared) == len(leaves) == 1 and declared[0].dtype != "bool":
-        leaves = [leaf.astype(np.float32) if leaf.dtype == bool else leaf for leaf in leaves]
-    return tree.pack_sequence_as(x, leaves)
+def _named(by_name: dict[str, Any], struct: Nest) -> str:
+    if isinstance(struct, (dict, list, tuple)):
+        return f"arrays named {', '.join(map(repr, by_name))}"
+    return f"one array of shape {('B', *struct.shape[1:])}".replace("'B'", "B")
 
 
-def _check_shape(array: np.ndarray, wanted: Any) -> None:
+def _hint(x: dict[str, Any], struct: Nest) -> str:
+    if isinstance(struct, (dict, list, tuple)):
+        return ""
+    if len(x) > 1:
+        return " Columns become one array by `np.stack(list(x.values()), axis=1)`."
+    return f" Give `x[{next(iter(x))!r}]`."
+
+
+def _check_shape(array: np.ndarray, wanted: Any, name: str) -> None:
     shape = tuple(wanted.shape)
     fits = array.ndim == len(shape) and all(
         n in (None, m) for n, m in zip(shape[1:], array.shape[1:], strict=True)
@@ -141,6 +221,6 @@ def _check_shape(array: np.ndarray, wanted: Any) -> None:
         if shape[-1] == 1 and not alone:
             hint = " Add the axis of the one channel: `x[..., None]`."
     raise ValueError(
-        f"Expected `x` of shape {('B', *shape[1:])} for input {wanted.name!r}. "
+        f"Expected {name} of shape {('B', *shape[1:])} for input {wanted.name!r}. "
         f"Received: shape {array.shape}.{hint}".replace("'B'", "B")
     )

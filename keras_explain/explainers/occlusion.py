@@ -128,7 +128,7 @@ def _starts(
 
 def _box(sides: tuple[int, ...], start: Any, lengths: tuple[int, ...]) -> Any:
     """Whether each place is inside a window, `[n, *sides]`, of its first place, `[n, axes]`."""
-    inside = True
+    inside = ops.ones((ops.shape(start)[0], *(1 for _ in sides)), "bool")
     for axis, (side, length) in enumerate(zip(sides, lengths, strict=True)):
         along = _inside(ops.arange(side)[None], start[:, axis], length)
         shape = [-1, *(side if i == axis else 1 for i in range(len(sides)))]

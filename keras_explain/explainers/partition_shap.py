@@ -180,7 +180,7 @@ class _Coalition:
 def _positions(labels: list[np.ndarray], count: int) -> np.ndarray:
     """The mean position of each feature, `[M, axes]`; those of another input are far away."""
     positions = np.zeros((count, 2 + max(numbers.ndim for numbers in labels)))
-    for i, numbers in enumerate(labels):
+    for i, numbers in enumerate(map(np.atleast_1d, labels)):
         there = numbers >= 0
         sizes = np.maximum(np.bincount(numbers[there], minlength=count), 1)
         for axis, at in enumerate(np.nonzero(there), start=1):

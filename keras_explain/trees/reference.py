@@ -11,7 +11,7 @@ import numpy.typing as npt
 from keras import tree
 
 from keras_explain import backend
-from keras_explain.core import inputs
+from keras_explain.core import arrays, inputs
 from keras_explain.trees.rows import Reader, Rows
 from keras_explain.trees.surrogate_tree import SurrogateTree
 
@@ -55,17 +55,19 @@ class Reference:
         batch_size: int | None,
         seed: int,
     ) -> None:
-        if not all(hasattr(leaf, "__array__") or np.ndim(leaf) for leaf in tree.flatten(x)):
+        if not all(arrays.is_array(leaf) or np.isscalar(leaf) for leaf in tree.flatten(x)):
             raise ValueError(
                 "Expected arrays as `reference`, the inputs [N, ...] that the model takes. "
                 f"Received: {type(x).__name__}. Of a dataset, take some batches together: "
                 "`np.concatenate([x for x, y in dataset.take(100)])`."
             )
         self.reader, self._batch_size, self._seed = reader, batch_size, seed
-        self.x = _sample(inputs.checked(reader.model, x), subsample, seed)
+        self.x = _sample(inputs.checked(reader.model, x, "`reference`"), subsample, seed)
         self.prune_on = None
         if prune_on is not None:
-            self.prune_on = _sample(inputs.checked(reader.model, prune_on), subsample, seed)
+            self.prune_on = _sample(
+                inputs.checked(reader.model, prune_on, "`prune_on`"), subsample, seed
+            )
 
     def read(self) -> tuple[Rows, Rows | None]:
         """The rows of both, with what the model predicts for them now."""
