@@ -1,8 +1,7 @@
 """Differentiation, compilation and random numbers: all that depends on TensorFlow.
 
 Everything else in the package is written in `keras.ops`. The functions here that take symbolic
-tensors (`gradients`, `before_activation`, `depends_on`) work inside a function that `compile`
-traces.
+tensors (`gradients`, `depends_on`) work inside a function that `compile` traces.
 """
 
 import contextlib
@@ -182,6 +181,25 @@ def _captured(tensor: Tensor) -> list[Tensor]:
     return [outer for outer, inner in captures if inner is tensor and hasattr(outer, "graph")]
 
 
+def is_parameter(tensor: Tensor) -> bool:
+    """Whether a tensor is made of variables and constants alone, and of no input."""
+    captured = {id(inner) for _, inner in getattr(tensor.graph, "captures", ())}
+    seen, stack = set(), [tensor]
+    while stack:
+        op = stack.pop().op
+        if id(op) in seen or op.type in _OF_NO_VALUE:
+            continue
+        seen.add(id(op))
+        is_own = op.type in ("Const", "VarHandleOp") or id(op.outputs[0]) in captured
+        if not op.inputs and not is_own:
+            return False
+        stack.extend(op.inputs)
+    return True
+
+
+_OF_NO_VALUE = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+
+
 # Single operations of the traced graph
 
 
@@ -224,67 +242,19 @@ def replay(op: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
     return list(repeated.outputs)
 
 
-# The value before the last activation
-
-_REAPPLY = {
-    "Identity": lambda op, y: y,
-    "StopGradient": lambda op, y: tf.stop_gradient(y),
-    "Cast": lambda op, y: tf.cast(y, op.get_attr("DstT")),
-    "Reshape": lambda op, y: tf.reshape(y, op.inputs[1]),
-    "Transpose": lambda op, y: tf.transpose(y, op.inputs[1]),
-    "Squeeze": lambda op, y: tf.squeeze(y, op.get_attr("squeeze_dims") or None),
-    "ExpandDims": lambda op, y: tf.expand_dims(y, op.inputs[1]),
-    "StridedSlice": lambda op, y: _sliced_alike(op, y),
-}
-_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
-
-
-def _sliced_alike(op: Any, y: Tensor) -> Tensor:
-    masks = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
-    begin, end, strides = op.inputs[1:]
-    attributes = {mask: op.get_attr(mask) for mask in masks}
-    return tf.raw_ops.StridedSlice(input=y, begin=begin, end=end, strides=strides, **attributes)
-
-
-def before_activation(y: Tensor) -> tuple[Tensor, str] | None:
-    """The logits behind a softmax, log-softmax or sigmoid that ends the computation of `y`.
-
-    The traced graph is read backwards, so it makes no difference whether the activation was an
-    argument of the last layer, a layer of its own or a raw operation in a subclassed `call`.
-
-    Returns:
-        The logits, of the shape of `y`, and `"Softmax"`, `"LogSoftmax"` or `"Sigmoid"`; None where
-        no such activation stands at the end.
-    """
-    after, op = [], y.op
-    while op.type in _REAPPLY:
-        after.append(op)
-        op = op.inputs[0].op
-    if op.type not in _ACTIVATIONS:
-        return None
-    if op.type != "Sigmoid" and any(later.type == "StridedSlice" for later in after):
-        return None  # a unit's part of a softmax depends on the units that were cut off
-    logits = op.inputs[0]
-    for later in reversed(after):
-        logits = _REAPPLY[later.type](later, logits)
-    return logits, op.type
-
-
-def logits(y: Tensor, activation: str | None = None) -> tuple[Tensor, str | None]:
-    """Logits, and the activation after them: read from the graph, or eagerly from values of `y`.
-
-    Args:
-        y: The output of a model.
-        activation: What is known to end the model, where `y` is no tensor of a graph.
-    """
-    if is_here(y):
-        return before_activation(y) or (y, None)
-    if activation == "Softmax":
-        return ops.log(ops.maximum(y, keras.config.epsilon())), activation
-    if activation == "Sigmoid":
-        y = ops.clip(y, keras.config.epsilon(), 1 - keras.config.epsilon())
-        return ops.log(y) - ops.log1p(-y), activation
-    return y, activation
+def repeated(op: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """As `replay`, for an operation of TensorFlow's own, and recorded on an active tape."""
+    definition, left = op.op_def, list(inputs)
+    inferred, arguments = set(), {}
+    for arg in definition.input_arg:
+        inferred |= {arg.type_attr, arg.number_attr, arg.type_list_attr}
+        count = op.get_attr(arg.number_attr) if arg.number_attr else 1
+        arguments[arg.name] = left[:count] if arg.number_attr else left[0]
+        left = left[count:]
+    arguments |= {a.name: op.get_attr(a.name) for a in definition.attr if a.name not in inferred}
+    axis = {"dim": "axis", "split_dim": "axis", "squeeze_dims": "axis"}  # as Python names them
+    found = getattr(tf.raw_ops, op.type)(**{axis.get(k, k): v for k, v in arguments.items()})
+    return list(found) if isinstance(found, (list, tuple)) else [found]
 
 
 # Distribution
@@ -401,4 +371,14 @@ def _operations_between(
 
 def constant(tensor: Tensor) -> np.ndarray | None:
     """The value of a tensor that is constant in the graph, else None."""
-    return tf.get_static_value(tensor)
+    value = tf.get_static_value(tensor)
+    if value is None and tensor.dtype.is_integer and tensor.op.type in _OF_AXES:
+        inputs = [constant(part) for part in tensor.op.inputs]
+        if not any(part is None for part in inputs):
+            with tf.init_scope():  # eagerly
+                return repeated(tensor.op, [tf.constant(part) for part in inputs])[0].numpy()
+    return value
+
+
+_OF_AXES = frozenset({"Sub", "AddV2", "Range", "Pack", "ConcatV2"})
+"""What TensorFlow computes orders of axes by, some of which `get_static_value` leaves out."""

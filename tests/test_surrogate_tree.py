@@ -141,7 +141,7 @@ class TestPathLength:
 
     def test_of_xor_is_2(self):
         x = np.repeat([[0, 0], [0, 1], [1, 0], [1, 1]], 40, axis=0).astype(np.float32)
-        model = functional((2,), lambda x: -(x[:, :1] - 0.5) * (x[:, 1:] - 0.5))
+        model = functional((2,), lambda x: ops.sigmoid(-(x[:, :1] - 0.5) * (x[:, 1:] - 0.5)))
         tree = SurrogateTree.fit(model, x)
         assert (tree.average_path_length, tree.leaves, tree.depth) == (2, 4, 2)
         assert tree.fidelity(np.unique(x, axis=0)) == 1
@@ -389,7 +389,8 @@ class TestHeads:
 
     def test_a_class_that_is_never_predicted_has_a_place(self):
         model = functional(
-            (2,), lambda x: ops.concatenate([x, ops.zeros_like(x[:, :1]) - 100], axis=1)
+            (2,),
+            lambda x: ops.softmax(ops.concatenate([x, ops.zeros_like(x[:, :1]) - 100], axis=1)),
         )
         tree = SurrogateTree.fit(model, table(columns=2))
         assert tree.counts.shape[1] == 3
@@ -565,7 +566,7 @@ class TestSequences:
     def test_steps_of_a_series_are_held_back_together(self):
         """Each series has a number of its own: none that was grown on helps with the others."""
         x = np.repeat(np.arange(20, dtype=np.float32)[:, None, None], 10, axis=1)
-        alternating = functional((10, 1), lambda x: ops.cos(np.pi * x))
+        alternating = functional((10, 1), lambda x: ops.sigmoid(ops.cos(np.pi * x)))
         tree = SurrogateTree.fit(alternating, x, min_samples_leaf=1)
         shared = SurrogateTree.from_predictions(
             x.reshape(-1, 1), x.reshape(-1).astype(int) % 2 == 0, min_samples_leaf=1

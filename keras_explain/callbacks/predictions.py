@@ -23,12 +23,13 @@ class Predictions:
         classes: Predicted classes, ints `[B]`. A one-unit output stands for two classes, and
             predicts 1 where its logit is above 0.
         units: How many units the output has.
-        probabilities: Those of the predicted classes, floats `[B]`.
+        probabilities: Those of the predicted classes, floats `[B]`; `None` where the output is
+            neither known to hold probabilities nor to be logits.
     """
 
     classes: Classes
     units: int
-    probabilities: npt.NDArray[np.floating]
+    probabilities: npt.NDArray[np.floating] | None
 
 
 def predict(
@@ -53,14 +54,16 @@ def predict(
     if not isinstance(target, targets.Class):
         return None
     asked = targets.Label(of=target.of, output=target.output)
-    classes, units = forward.predict(model, x, asked, batch_size)
+    found = forward.predict(model, x, asked, batch_size)
+    units, likely = found.width, None
     if class_names is not None and len(class_names) != max(units, 2):
         raise ValueError(
             f"Expected a name for each of the {max(units, 2)} classes of the model's output. "
             f"Received: {len(class_names)} names, class_names={tuple(class_names)}."
         )
-    likely = forward.scores_of_predicted(model, x, asked.replace(of="probability"), batch_size)
-    return Predictions(classes.astype(np.int64), units, likely)
+    if found.has_probabilities:
+        likely = forward.predict(model, x, asked.replace(of="probability"), batch_size).scores
+    return Predictions(found.classes.astype(np.int64), units, likely)
 
 
 def explained_classes(explanation: Explanation, predicted: Predictions | None) -> Classes | None:

@@ -79,9 +79,8 @@ def both_classes(
     if outputs is None or outputs.shape[1] != 1:
         return outputs
     label = targets.Label(of="probability", output=_output(options))
-    classes, _ = forward.predict(model, x, label, options.batch_size)
-    likely = forward.scores_of_predicted(model, x, label, options.batch_size)
-    second = np.where(classes == 1, likely, 1 - likely)
+    found = forward.predict(model, x, label, options.batch_size)
+    second = np.where(found.classes == 1, found.scores, 1 - found.scores)
     return np.stack([1 - second, second], axis=1)
 
 

@@ -98,7 +98,8 @@ def run(
         "scores": result.pop("scores"),
         "target": target.replace(index=explained) if target.takes_index else target,
         "extras": result,
-        "units": work.units,
+        "units": work.facts.get("width"),
+        "as_it_is": work.facts.get("as_it_is", False),
     }
 
 
@@ -107,7 +108,7 @@ class _Work:
 
     def __init__(self, explainer: "Explainer", forward: Forward, batch_size: int | None) -> None:
         self.explainer, self.forward = explainer, forward
-        self.units: int | None = None
+        self.facts: dict[str, Any] = {}  # of the output that is explained
         self.size = forward.batch_size(batch_size, scores_alone=explainer.takes_classes)
         self.arrays = backend.to_tensors(explainer.arrays()) + forward.target_arrays
 
@@ -147,13 +148,13 @@ class _Work:
         x, row, classes = self.forward.tensors(share.rows, index)
         if share.passes:
             scores, classes = self.forward.score(x, x, row, classes)
-            self.units = self.forward.units
+            self.facts = self.forward.facts
             values = self._in_passes(x, row, classes, scores, share, advance)
             result = {"scores": scores, "index": classes, **values}
         else:
             whole = self._function("whole", self._whole)
             self.forward.check(classes, whole)
-            self.units = whole.facts["width"]
+            self.facts = whole.facts
             result = whole.call(x, row, classes, self.arrays)
             classes = result["index"]
             advance(len(share.rows))

@@ -76,6 +76,8 @@ class Explainer(Config, abc.ABC):
         _check_seed(seed)
         result = chunks.run(explainer, OpenModel.of(model), x, target, batch_size, seed, progress)
         result["extras"] |= more
+        if result.pop("as_it_is"):
+            _warn_of_no_logit()
         _warn_of_zeros(self, result["values"])
         _warn_of_nan(self, result["values"])
         return Explanation(explainer=self, x=x, **result)
@@ -325,6 +327,16 @@ def _warn_of_nan(explainer: Explainer, values: Nest) -> None:
             "gradients, are not finite for the input or for what it is compared with.",
             stacklevel=3,
         )
+
+
+def _warn_of_no_logit() -> None:
+    warnings.warn(
+        "The model's output is explained as it is: a softmax or sigmoid leads to it, but there is "
+        "no logit that stands for it, as for the mean of two probabilities there is none. Where "
+        'that is meant, say so: by `keras_explain.targets.Class`, of="probability", or by '
+        "`keras_explain.targets.Regression`. `keras_explain.targets.Function` takes any formula.",
+        stacklevel=3,
+    )
 
 
 def _warn_of_zeros(explainer: Explainer, values: Nest) -> None:

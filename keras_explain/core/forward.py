@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from keras_explain import backend
 from keras_explain.core import inputs
 from keras_explain.core.opened import Compiled, OpenModel
 from keras_explain.core.probe import Probe, Sites, find_sites, specs
-from keras_explain.core.targets import PREDICTED, Target
+from keras_explain.core.targets import PREDICTED, Class, Target
 
 Tensor = Any
 Nest = Any
@@ -23,27 +24,27 @@ ONE_CLASS = backend.int_spec(None, 1)
 ANY_CLASSES = backend.int_spec(None, None)
 
 
-def predict(
-    model: keras.Model, x: Nest, target: Target, batch_size: int | None = None
-) -> tuple[np.ndarray, int]:
-    """The class whose score is highest, ints `[B]`, and the number of units of the output.
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The classes whose scores are highest.
 
-    With a `targets.Label`, a one-unit output has the classes 0 and 1.
+    Attributes:
+        classes: Ints `[B]`. With a `targets.Label`, a one-unit output has the classes 0 and 1.
+        scores: Their scores, floats `[B]`.
+        width: The number of units of the output.
+        has_probabilities: Whether it is known which probabilities the output stands for.
     """
-    _, classes, units = _predict(model, x, target, batch_size)
-    return classes, units
+
+    classes: np.ndarray
+    scores: np.ndarray
+    width: int
+    has_probabilities: bool
 
 
-def scores_of_predicted(
-    model: keras.Model, x: Nest, target: Target, batch_size: int | None = None
-) -> np.ndarray:
-    """The score of the class whose score is highest, floats `[B]`."""
-    return _predict(model, x, target, batch_size)[0]
-
-
-def _predict(
-    model: keras.Model, x: Nest, target: Target, batch_size: int | None
-) -> tuple[np.ndarray, np.ndarray, int]:
+def predict(
+    model: keras.Model, x: Nest, target: Class, batch_size: int | None = None
+) -> Predictions:
+    """The classes that a model predicts, at the output that a target speaks of."""
     x = inputs.checked(model, x)
     forward = Forward(OpenModel.of(model), x, target)
     count = tree.flatten(x)[0].shape[0]
@@ -54,7 +55,8 @@ def _predict(
         at, row, classless = forward.tensors(rows[group], index[group])
         found.append([np.asarray(part)[:, 0] for part in forward.score(at, at, row, classless)])
     scores, classes = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return scores, classes, forward.units
+    facts = forward.facts
+    return Predictions(classes, scores, facts["width"], facts["has_probabilities"])
 
 
 def groups(rows: int, size: int) -> Iterator[slice]:
@@ -136,9 +138,9 @@ class Forward:
         return forward.call(x, at, rows, index, self.target_arrays)
 
     @property
-    def units(self) -> int:
-        """The number of units of the output."""
-        return self._function.facts["width"]
+    def facts(self) -> dict[str, Any]:
+        """What was learned of the output, as `Outputs.facts`."""
+        return self._function.facts
 
     def check(self, index: Tensor, function: Compiled) -> None:
         """Raises a `ValueError` where an index names a class that there is not."""

@@ -67,6 +67,14 @@ ROUTING = frozenset(
 )
 """Each entry of the output is one entry of an input, or a constant."""
 
+FILLING = frozenset(
+    {
+        *("Pad", "PadV2", "MatrixBandPart", "MatrixDiagPartV3", "ExtractImagePatches"),
+        *("SpaceToBatchND", "BatchToSpaceND"),
+    }
+)
+"""Routing that may put a constant, of `PadV2` another one than 0, where it has no entry."""
+
 ARRANGING = frozenset(
     {
         *("Reshape", "Squeeze", "ExpandDims", "Transpose", "Pad"),

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
+from keras_explain.core.ending import Kind, ending_of
 from keras_explain.core.names import nearest
 from keras_explain.core.opened import OpenModel
 from keras_explain.core.steps import Call
@@ -31,10 +32,30 @@ class Site:
     width: int | None
 
 
+@dataclass(frozen=True)
+class Units:
+    """An output's numbers `[n, ..., C]` or `[n]`, and whether they are probabilities."""
+
+    values: Tensor
+    are_probabilities: bool
+
+    @property
+    def negative(self) -> Tensor:
+        """The numbers of what a unit does not stand for."""
+        return 1 - self.values if self.are_probabilities else -self.values
+
+    @property
+    def middle(self) -> float:
+        """The number at which a unit speaks neither for nor against what it stands for."""
+        return 0.5 if self.are_probabilities else 0.0
+
+
 class Outputs:
     """The outputs of one forward pass of `rows` rows, and its recorded calls.
 
-    `width` is the number of units of the output that was read.
+    `facts` are what was learned of the output that was read: its number of units (`"width"`),
+    whether it is known what its probabilities are (`"has_probabilities"`), and whether it is
+    explained as it is although a softmax or sigmoid leads to it (`"as_it_is"`).
     """
 
     def __init__(
@@ -42,28 +63,31 @@ class Outputs:
     ) -> None:
         self._opened, self._raw, self._rows = opened, raw, rows
         self.calls = calls
-        self.width: int | None = None
+        self.facts: dict[str, Any] = {}
 
     @property
     def values(self) -> Nest:
         """The outputs as the model returns them."""
         return tree.map_structure(self.cut, self._raw)
 
-    def tensor(self, output: str | int | None, of: str) -> Tensor:
-        """One output as `"value"`, `"logit"` or `"probability"`."""
+    def value(self, output: str | int | None) -> Tensor:
+        """One output as the model returns it."""
         raw = self._select(output)
-        self.width = raw.shape[-1] if len(raw.shape) > 1 else 1
-        if of != "value":
-            logits, activation = backend.before_activation(raw) or (raw, None)
-            raw = logits if of == "logit" else self._probability(raw, activation)
+        self.facts = {"width": raw.shape[-1] if len(raw.shape) > 1 else 1}
         return self.cut(ops.cast(raw, "float32"))
 
-    def _probability(self, y: Tensor, activation: str | None) -> Tensor:
-        if activation == "LogSoftmax":
-            return ops.exp(y)
-        if activation is not None:
-            return y
-        return ops.sigmoid(y) if self.width == 1 else ops.softmax(y)
+    def units(self, output: str | int | None, of: str) -> "Units":
+        """One output as `"logit"` or `"probability"`, after the rule in `core/ending.py`."""
+        raw = self._select(output)
+        ending = ending_of(raw)
+        self.facts = {
+            "width": raw.shape[-1] if len(raw.shape) > 1 else 1,
+            "has_probabilities": ending.kind is not Kind.UNKNOWN,
+            "as_it_is": of == "logit" and ending.hides_an_activation,
+        }
+        numbers = ending.logits if of == "logit" else ending.probabilities
+        shares = of == "probability" or ending.kind is Kind.PROBABILITY
+        return Units(self.cut(ops.cast(numbers, "float32")), shares)
 
     def layer(self, layer: str) -> Tensor:
         """The output of a layer; of its last call, where it was called more than once."""

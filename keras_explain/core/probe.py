@@ -21,6 +21,7 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core.computation import Computation
+from keras_explain.core.expressions import stand_in
 from keras_explain.core.intercept import intercept
 from keras_explain.core.opened import OpenModel
 from keras_explain.core.operations import ALIASES, ROUTING, WEIGHTED
@@ -185,7 +186,7 @@ class Probe:
         assert self._target is not None
         self.outputs = self._run(inputs, {})
         scores, _, units = self._target.scores(self.outputs, target)
-        self.facts |= {"units": units, "width": self.outputs.width}
+        self.facts |= {"units": units, **self.outputs.facts}
         return scores
 
     def scores_with(self, call: Call, output: Tensor, point: Nest, target: Tensor) -> Tensor:
@@ -202,7 +203,7 @@ class Probe:
         assert self._target is not None
         self.outputs = self._forward(point, {(call.path, call.number): [output]})
         scores, _, units = self._target.scores(self.outputs, target)
-        self.facts |= {"units": units, "width": self.outputs.width}
+        self.facts |= {"units": units, **self.outputs.facts}
         return scores
 
     def begun(self, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,7 +232,7 @@ class Probe:
                     scores, tree.flatten(point)[0], f"layer {self._sites.layer[0].path!r}"
                 )
             )
-        self.facts |= {"units": units, "width": self.outputs.width}
+        self.facts |= {"units": units, **self.outputs.facts}
         if self._first is None:
             self._first = (scores, index)
         self._scored = (point, asked, scores)
@@ -404,6 +405,8 @@ class Probe:
             number = counts[path] = counts.get(path, -1) + 1
             if (path, number) in replaced:
                 parts, _ = self._padded(replaced[path, number])
+                for part, original in zip(parts, tree.flatten(output), strict=True):
+                    stand_in(part, original)
                 output = tree.pack_sequence_as(output, parts)
             seen = [t for t in tree.flatten((args, kwargs)) if backend.is_here(t)]
             if all(map(backend.is_here, tree.flatten(output))):

@@ -102,8 +102,11 @@ class Class(Target, kw_only=False):
         index: The class: an int, ints `[B]`, ints `[B, K]`; None for the predicted class, or for
             the only unit of a one-unit output.
         of: `"logit"` looks through a softmax, log-softmax or sigmoid at the end of the model
-            (fused, a layer of its own, or a raw operation); `"probability"` explains the
-            probability, applying softmax (one unit: sigmoid) to a model that ends in logits.
+            (fused, a layer of its own, a raw operation, or written by hand). An output without one
+            is explained as it is, with a warning where a softmax or sigmoid leads to it, as to the
+            mean of two. `"probability"` explains the probability: the output, if it is within
+            [0, 1] whatever the input; if it ends in a weighted sum, as of a Dense layer, its
+            softmax (one unit: sigmoid). Of anything else it is an error.
         output: Which output, where the model has several: its name, key or position.
 
     Example:
@@ -119,23 +122,22 @@ class Class(Target, kw_only=False):
             raise ValueError(f"Expected `of` 'logit' or 'probability'. Received: {self.of!r}.")
 
     def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
-        y = _units(outputs, self.output, self.of)
-        return _pick(y, index)
+        return _pick(_classes(outputs.units(self.output, self.of).values), index)
 
 
 class Label(Class, kw_only=False):
     """The score of a label: as `Class`, but right for binary heads too.
 
-    For a one-unit output, label 1 is the unit's logit and label 0 its negative (of probability:
-    p and 1 - p). For more units, the label is the class.
+    For a one-unit output, label 1 is the unit's logit and label 0 its negative (of a probability,
+    also one that has no logit: p and 1 - p). For more units, the label is the class.
     """
 
     def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
-        y = _units(outputs, self.output, self.of)
+        units = outputs.units(self.output, self.of)
+        y = _classes(units.values)
         if y.shape[-1] != 1:
             return _pick(y, index)
-        negative = (1 - y) if self.of == "probability" else -y
-        return _pick(ops.concatenate([negative, y], axis=-1), index)
+        return _pick(ops.concatenate([_classes(units.negative), y], axis=-1), index)
 
     def check(self, index: np.ndarray, units: int | None) -> None:
         if units is not None and index.max() >= units:
@@ -157,7 +159,7 @@ class Regression(Target, kw_only=False):
     output: str | int | None = None
 
     def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
-        return _pick(_units(outputs, self.output, "value"), index)
+        return _pick(_classes(outputs.value(self.output)), index)
 
 
 class Neuron(Target, kw_only=False):
@@ -234,7 +236,8 @@ class Region(Target, kw_only=False):
     output: str | int | None = None
 
     def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
-        y = outputs.tensor(self.output, self.of)
+        units = outputs.units(self.output, self.of)
+        y = units.values
         if len(y.shape) < 3:
             raise ValueError(
                 "Expected a segmentation output [B, ..., classes] with spatial axes. Received: "
@@ -242,7 +245,8 @@ class Region(Target, kw_only=False):
             )
         spatial, classes = tuple(y.shape[1:-1]), y.shape[-1]
         y = ops.reshape(y, (-1, int(np.prod(spatial)), classes))  # [n, S, C]
-        predicted = ops.cast(y > 0, "int32") - 1 if classes == 1 else ops.argmax(y, -1)[..., None]
+        is_there = ops.cast(y > units.middle, "int32") - 1
+        predicted = is_there if classes == 1 else ops.argmax(y, -1)[..., None]
         chosen = backend.fixed(predicted == ops.arange(classes))
         members = ops.cast(chosen, y.dtype)  # [n, S, C]
         most = ops.cast(ops.argmax(ops.sum(members, 1), -1), "int32")[:, None]
@@ -309,8 +313,7 @@ def as_target(target: Any) -> Target:
     )
 
 
-def _units(outputs: Outputs, output: str | int | None, of: str) -> Tensor:
-    y = outputs.tensor(output, of)
+def _classes(y: Tensor) -> Tensor:
     if len(y.shape) == 1:
         return y[:, None]
     if len(y.shape) == 2:

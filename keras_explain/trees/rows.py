@@ -12,6 +12,7 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core import forward, inputs
+from keras_explain.core.ending import Kind, ending_of, logits_of
 from keras_explain.core.intercept import mask_of, outputs_of
 from keras_explain.core.opened import Compiled, OpenModel
 from keras_explain.core.targets import Label
@@ -123,7 +124,7 @@ class Reader:
         self.model = model
         self.layer = None if layer is None else OpenModel.of(model).resolve(layer)
         OpenModel.of(model)  # raises where the model is not built
-        self._activation: str | None = None  # what ends the model, once it was read
+        self._ending: str | None = None  # what the output is, once the model was read
         self.output_rank = 2
         self.of_logits = False
 
@@ -153,7 +154,9 @@ class Reader:
                 "Expected a model with one output of class scores. "
                 f"Received: {len(tree.flatten(y))} outputs."
             )
-        logits = _class_logits(y, self._activation)
+        if self._ending is None and not backend.is_here(y):
+            self._compiled(OpenModel.of(self.model), x)
+        logits = _class_logits(y, self._ending)
         per_step = len(logits.shape) == 3
         features = self._features(x, units, per_step)
         mask = mask_of(y) if per_step else None
@@ -256,40 +259,55 @@ class Reader:
                 y, units = self.call(x, training=False)
             table = self.table(x, y, units)
             facts["per_step"] = len(y.shape) == 3
-            facts["activation"] = (backend.before_activation(y) or (y, None))[1]
+            facts["ending"] = ending_of(y).name
             return tuple(table)
 
         signature = str(tree.map_structure(lambda spec: (spec.shape, spec.dtype), specs))
         function = opened.compiled(
             ("rows", signature, self.layer), lambda: Compiled(backend.compile(read, specs), facts)
         )
-        self._activation = function.facts["activation"]
+        self._ending = function.facts["ending"]
         self.output_rank = 3 if function.facts["per_step"] else 2
-        self.of_logits = self._activation is None
+        self.of_logits = self._ending == "Logits"
         return function
 
 
-def _class_logits(y: Tensor, activation: str | None) -> Tensor:
-    """The scores of two classes or more, float32 `[B, C]` or `[B, T, C]`."""
+def _class_logits(y: Tensor, name: str | None) -> Tensor:
+    """The scores of two classes or more, float32 `[B, C]` or `[B, T, C]`.
+
+    Args:
+        y: The output.
+        name: What it is known to be, where it is no tensor of a graph.
+    """
     if len(y.shape) not in (1, 2, 3):
         raise ValueError(
             "Expected a model that returns class scores [B, C], or [B, T, C] for time steps. "
             f"Received: an output of shape {tuple(y.shape)}."
         )
-    logits, activation = backend.logits(y, activation)
-    logits = ops.cast(logits if len(y.shape) > 1 else logits[:, None], "float32")
+    logits, name = _logits(y, name)
+    logits = ops.cast(logits if len(logits.shape) > 1 else logits[:, None], "float32")
     units = logits.shape[-1]
-    if units == 1 and activation in ("Softmax", "LogSoftmax"):
+    if units == 1 and name in ("Softmax", "LogSoftmax"):
         raise ValueError(
             "Expected a model of at least two classes. Received: a softmax over one unit, which is "
             "always 1. For two classes use a sigmoid, or a softmax over two units."
         )
-    if units > 1 and activation == "Sigmoid":
+    if units > 1 and name in ("Sigmoid", "LogSigmoid"):
         raise ValueError(
             "Expected a model that predicts one class: a softmax, or logits. Received: a sigmoid "
             f"over {units} units, which predicts any number of labels. Use a model per label."
         )
     return logits if units > 1 else ops.concatenate([ops.zeros_like(logits), logits], axis=-1)
+
+
+def _logits(y: Tensor, name: str | None) -> tuple[Tensor, str]:
+    if not backend.is_here(y):
+        assert name is not None
+        return logits_of(y if len(y.shape) > 1 else y[:, None], name), name
+    ending = ending_of(y)
+    if ending.kind is Kind.PROBABILITY:
+        return logits_of(y if len(y.shape) > 1 else y[:, None], ending.name), ending.name
+    return ending.logits, ending.name
 
 
 def _input_rows(leaf: Tensor, per_step: bool) -> Tensor:
