@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_explain.plots import render
-from keras_explain.sinks import Memory, Record, pairs, wording
+from keras_explain.sinks import Memory, NotWrittenError, Record, pairs, wording
 from keras_explain.sinks.background import Background
 
 
@@ -95,21 +95,40 @@ class TestBackground:
         background.join()
         assert done == [1]
 
-    def test_an_error_does_not_stop_the_jobs_after_it_and_is_raised_by_submit(self):
+    def test_an_error_does_not_stop_the_jobs_after_it_and_is_reported_once(self):
         background = Background("test")
-        done, failed = [], threading.Event()
+        done = []
 
         def fail():
-            failed.set()
             raise OSError("no space left")
 
-        background.submit(fail)
-        failed.wait()
-        background._thread.join()
-        with pytest.raises(RuntimeError, match="no space left"):
-            background.submit(lambda: done.append(1))
-        background.join()
+        background.submit(fail, 3)
+        background.submit(lambda: 1 / 0, 4)
+        background.submit(lambda: done.append(1), 5)
+        background.wait()
         assert done == [1]
+        with pytest.raises(NotWrittenError, match=r"failed 2 time.*: OSError: no") as raised:
+            background.report()
+        assert raised.value.failures == [
+            (3, "OSError: no space left"),
+            (4, "ZeroDivisionError: division by zero"),
+        ]
+        background.report()
+
+    def test_wait_ends_with_what_was_queued_before(self):
+        gate, later, done = threading.Event(), threading.Event(), []
+        background = Background("test")
+        background.submit(gate.wait)
+        waiting = threading.Thread(target=lambda: (background.wait(), done.append("waited")))
+        waiting.start()
+        waiting.join(0.1)
+        assert done == []
+        background.submit(later.wait)
+        gate.set()
+        waiting.join()
+        assert done == ["waited"]
+        later.set()
+        background.join()
 
     def test_an_error_that_nobody_asked_for_is_warned_about_when_it_goes_away(self):
         background = Background("test")

@@ -1,6 +1,9 @@
 """The TensorBoard sink: what is on disk, and what a real TensorBoard makes of it."""
 
 import contextlib
+import os
+import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,7 +17,10 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_explain.callbacks import ExplanationLogger
-from keras_explain.sinks import Memory, TensorBoard, pairs, wording
+from keras_explain.sinks import Memory, NotWrittenError, TensorBoard, pairs, wording
+from keras_explain.sinks.event_file import EventFile
+from keras_explain.tensorboard.reader import local_reader
+from tests.process import run_python
 from tests.server import server, wait_for
 
 CLASSES = ("up", "down")
@@ -179,12 +185,11 @@ class TestLife:
     def test_a_closed_sink_opens_again(self, tmp_path):
         again = logger(tmp_path)
         fit([again], epochs=1)
-        time.sleep(1.1)  # event files are named by the second
         fit([again], epochs=2)
         files = list((tmp_path / "explain").iterdir())
         assert len(files) == 2
         tensors, _ = events(tmp_path / "explain")
-        assert list(tensors["explain/signed/score"]) == [0, 1]
+        assert list(tensors["explain/signed/score"]) == [0, 1, 2]
 
     def test_two_loggers_in_one_directory_share_its_event_file(self, tmp_path):
         x, y = data()
@@ -220,23 +225,6 @@ class TestLife:
         fit([logger(tmp_path)], epochs=2)
         assert set(threading.enumerate()) == before
 
-    def test_a_directory_that_can_not_be_written_is_warned_about(self, tmp_path):
-        (tmp_path / "explain").write_text("a file")
-        with pytest.warns(
-            RuntimeWarning, match=r"sink TensorBoard.*Writing explanations to"
-        ) as said:
-            history = fit([logger(tmp_path)], epochs=3).history
-        assert "failed" in str(said[0].message)
-        assert len(history["explain/signed/score"]) == 3
-
-    def test_a_directory_that_can_not_be_written_stops_where_errors_are_raised(self, tmp_path):
-        (tmp_path / "explain").write_text("a file")
-        strict = logger(tmp_path, on_error="raise")
-        with pytest.raises(RuntimeError, match="Writing explanations to"):
-            fit([strict], epochs=3)
-        with contextlib.suppress(RuntimeError):  # what failed after that
-            strict.sinks[0].close()
-
     def test_a_process_that_dies_of_an_error_still_writes_and_ends(self, tmp_path):
         code = f"""
             import numpy as np
@@ -268,6 +256,189 @@ class TestLife:
         assert list(tensors["explain/mine/1"]) == list(range(30))
         assert list(tensors["explain/predictions"]) == list(range(30))
         assert float(tensors["explain/mine/score"][29]) == 14.5
+
+
+def steps_in(directory, tag="explain/signed/2"):
+    return list(events(directory / "explain")[0].get(tag, ()))
+
+
+class Between(keras.callbacks.Callback):
+    """Does something before an epoch: epoch -> a function."""
+
+    def __init__(self, sink, **actions):
+        super().__init__()
+        self.sink, self.actions = sink, actions
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.sink._place.events.wait()
+        self.actions.get(f"epoch_{epoch}", lambda: None)()
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file of this process can have more than a few bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class TestBrokenDisk:
+    def test_a_log_directory_that_is_deleted_is_made_anew(self, tmp_path):
+        keeps = logger(tmp_path / "logs")
+        remove = Between(keeps.sinks[0], epoch_2=lambda: shutil.rmtree(tmp_path / "logs"))
+        fit([keeps, remove], epochs=4)
+        assert steps_in(tmp_path / "logs") == [2, 3]
+        assert keeps.failures == {}
+        tensors, _ = events(tmp_path / "logs" / "explain")
+        assert len(tensors["keras_explain/samples"]) == 1
+        (run,) = local_reader(str(tmp_path / "logs")).runs()["runs"].values()
+        assert (run["steps"], run["samples"]["count"]) == ([2, 3], 3)
+
+    @pytest.mark.parametrize("how", ["unlink", "truncate", "replace"])
+    def test_an_event_file_that_is_no_longer_what_was_written_is_given_up(self, tmp_path, how):
+        def spoil():
+            (path,) = (tmp_path / "explain").iterdir()
+            if how == "replace":
+                (tmp_path / "explain" / "other").write_text("other")
+                (tmp_path / "explain" / "other").replace(path)
+            else:
+                path.unlink() if how == "unlink" else os.truncate(path, 10)
+
+        keeps = logger(tmp_path)
+        fit([keeps, Between(keeps.sinks[0], epoch_1=spoil)], epochs=3)
+        assert steps_in(tmp_path) == [1, 2]
+        assert keeps.failures == {}
+
+    def test_a_disk_that_is_full_for_a_moment_costs_what_was_written_then(self, tmp_path):
+        keeps = logger(tmp_path)
+        with contextlib.ExitStack() as stack:
+            between = Between(
+                keeps.sinks[0],
+                epoch_1=lambda: stack.enter_context(full_disk()),
+                epoch_2=lambda: stack.close(),
+            )
+            with pytest.warns(RuntimeWarning) as said:
+                fit([keeps, between], epochs=4)
+        assert steps_in(tmp_path) == [0, 2, 3]
+        assert steps_in(tmp_path, "explain/predictions") == [0, 2, 3]
+        first, last = (str(warning.message) for warning in said)
+        assert "sink TensorBoard failed at step 1, training goes on." in first
+        assert "File too large" in first
+        assert "failed 3 times, lastly at step 1" in last
+        (failures,) = keeps.failures.values()
+        assert [step for step, _ in failures] == [1, 1, 1]  # two records and the table
+        assert len(list((tmp_path / "explain").iterdir())) == 2
+        (run,) = local_reader(str(tmp_path)).runs()["runs"].values()
+        assert (run["steps"], run["samples"]["count"]) == ([0, 2, 3], 3)
+
+    def test_nothing_half_written_is_left_by_a_disk_that_stays_full(self, tmp_path):
+        with full_disk(), pytest.raises(OSError, match=r"Expected a `log_dir`.*File too large"):
+            fit([logger(tmp_path)], epochs=1)
+        assert list((tmp_path / "explain").iterdir()) == []
+
+    def test_where_errors_are_raised_training_stops(self, tmp_path):
+        strict = logger(tmp_path, on_error="raise")
+        with contextlib.ExitStack() as stack:
+            full = Between(strict.sinks[0], epoch_1=lambda: stack.enter_context(full_disk()))
+            with pytest.raises(NotWrittenError, match="Writing explanations to"):
+                fit([strict, full], epochs=9)
+        with contextlib.suppress(NotWrittenError):
+            strict.sinks[0].close()
+
+    @pytest.mark.parametrize("on_error", ["warn", "raise"])
+    @pytest.mark.parametrize("where", ["a file", "a file in the way", "nowhere"])
+    def test_an_impossible_directory_is_an_error_at_the_start(self, tmp_path, where, on_error):
+        (tmp_path / "file").write_text("")
+        (tmp_path / "explain").write_text("")
+        log_dir = {
+            "a file": tmp_path / "file",
+            "a file in the way": tmp_path,
+            "nowhere": "/proc/nowhere",
+        }[where]
+        epochs = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: pytest.fail("began"))
+        with pytest.raises(OSError, match=r"Expected a `log_dir` in which files can be made"):
+            fit([logger(log_dir, on_error=on_error), epochs])
+
+    @pytest.mark.parametrize("wrong", [None, 3, ["logs"]])
+    def test_a_log_dir_that_is_no_name(self, wrong):
+        with pytest.raises(TypeError, match=r"Expected `log_dir` to be the name of a directory"):
+            TensorBoard(wrong)
+
+    @pytest.mark.parametrize(
+        "wrong", ["logs", Memory(), [Memory], ["logs"], [None], [Memory(), 3], {"a": Memory()}]
+    )
+    def test_what_is_no_list_of_sinks(self, wrong):
+        with pytest.raises(TypeError, match=r"Expected `sinks` to be a list"):
+            ExplanationLogger("saliency", data()[0], sinks=wrong)
+
+    def test_files_follow_each_other_whatever_the_clock_says(self, tmp_path, monkeypatch):
+        for step, now in enumerate([2e9, 1e9, *[2e9] * 10]):
+            monkeypatch.setattr(time, "time", lambda now=now: now)
+            file = EventFile(str(tmp_path / "explain"))
+            file.scalar("tag", 0.5, step)
+            file.flush()
+            file.close()
+        assert steps_in(tmp_path, "tag") == list(range(12))
+
+
+class TestTwoLoggers:
+    def test_of_one_name_in_one_directory_say_so(self, tmp_path):
+        one, two = logger(tmp_path), logger(tmp_path)
+        with pytest.warns(RuntimeWarning) as said:
+            fit([one, two], epochs=2)
+        first, last = (str(warning.message) for warning in said)
+        assert "Expected one logger of 'saliency'" in first
+        assert "failed 4 times" in last
+        assert two.failures == {}
+        assert steps_in(tmp_path) == [0, 1]
+
+    def test_one_after_the_other_is_a_new_training(self, tmp_path):
+        one, two = logger(tmp_path), logger(tmp_path)
+        interrupt = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fit([one, interrupt])
+        fit([two], epochs=2)
+        fit([one], epochs=2)
+        assert one.failures == two.failures == {}
+
+
+class TestKilled:
+    def test_a_step_is_on_disk_before_the_next_is_written(self, tmp_path, monkeypatch):
+        """Of the steps that were explained, the last alone is not there, however slow the disk."""
+        slow = EventFile.flush
+        monkeypatch.setattr(EventFile, "flush", lambda self: (time.sleep(0.02), slow(self)))
+        found = []
+
+        class Look(Memory):
+            def flush(self):
+                step = self.records[-1].step
+                found.append(step - len(steps_in(tmp_path, "explain/predictions")))
+
+        fit([logger(tmp_path, Look(), update_freq=1)], epochs=4)
+        assert len(found) == 8
+        assert max(found) <= 1
+
+    def test_by_the_operating_system(self, tmp_path):
+        code = f"""
+            import os, signal
+            from tests.test_tensorboard import fit, logger, keras
+            class Kill(keras.callbacks.Callback):
+                def on_train_batch_end(self, batch, logs=None):
+                    if batch == 1 and self.params["epochs"] == 6 and self.epoch == 4:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                def on_epoch_begin(self, epoch, logs=None):
+                    self.epoch = epoch
+            fit([logger({str(tmp_path)!r}, update_freq=1), Kill()], epochs=6)
+        """
+        killed = run_python(code)
+        assert killed.returncode == -9, killed.stderr
+        steps = steps_in(tmp_path, "explain/predictions")
+        assert steps in (list(range(1, 10)), list(range(1, 11)))  # killed after step 10
+        (run,) = local_reader(str(tmp_path)).runs()["runs"].values()
+        assert set(run["steps"]) >= set(range(1, 10))
 
 
 def writers():

@@ -15,6 +15,7 @@ from keras import layers, ops
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keras_explain as kx
+from keras_explain.sinks.event_file import EventFile, WriteError
 from keras_explain.trees import (
     OutputSurrogate,
     PathLength,
@@ -1010,6 +1011,39 @@ class TestLogDir:
         (drawn,) = self.pictures(tmp_path).values()
         assert sorted(drawn) == [0, 1]
         assert all(picture.std() > 0 for picture in drawn.values())
+
+    def test_trees_that_can_not_be_written_are_said_once_and_training_goes_on(
+        self, tmp_path, monkeypatch
+    ):
+        model, full = wrapped(log_dir=tmp_path), []
+
+        def text_or_error(file, tag, text, step):
+            if step:
+                full.append(step)
+                raise WriteError("no space left")
+            write(file, tag, text, step)
+
+        write = EventFile.text
+        monkeypatch.setattr(EventFile, "text", text_or_error)
+        with pytest.warns(RuntimeWarning) as said:
+            assert len(fit(model, epochs=3)["tree/apl"]) == 3
+        first, last = (str(warning.message) for warning in said)
+        assert "A tree was not logged, training goes on." in first
+        assert "2 trees were not logged, lastly at step 2: WriteError: no space left" in last
+        assert full == [1, 1, 2, 2]
+        (written,) = self.events(tmp_path, "text").values()
+        assert sorted(written) == [0]
+
+    def test_an_impossible_directory_is_an_error_at_the_start(self, tmp_path):
+        (tmp_path / "explain").write_text("a file")
+        with pytest.raises(OSError, match="Expected a `log_dir` in which files can be made"):
+            fit(wrapped(log_dir=tmp_path), epochs=1)
+
+    def test_two_models_in_one_directory_say_so(self, tmp_path):
+        other = wrapped(log_dir=tmp_path)
+        begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: other.open_log())
+        with pytest.warns(RuntimeWarning, match="Expected one logger of 'tree'"):
+            fit(wrapped(log_dir=tmp_path), epochs=1, callbacks=[begin])
 
     def test_steps_grow_where_fit_is_called_again(self, tmp_path):
         model = wrapped(log_dir=tmp_path, refit_every=3)

@@ -11,7 +11,7 @@ from keras_explain.callbacks.samples import Samples
 from keras_explain.core import targets
 from keras_explain.core.names import nearest
 from keras_explain.plots.places import layer_of
-from keras_explain.sinks import Record
+from keras_explain.sinks import Record, Sink
 
 _TARGETS = ("label", "predicted")
 
@@ -22,6 +22,17 @@ def options(update_freq: Any, max_samples: Any, on_error: Any) -> None:
     _expect(every, "update_freq", "'epoch' or an int above 0", update_freq)
     _expect(_is_count(max_samples), "max_samples", "an int above 0", max_samples)
     _expect(on_error in ("warn", "raise"), "on_error", "'warn' or 'raise'", on_error)
+
+
+def sinks(given: Any) -> list[Sink]:
+    """The sinks of a list. Raises a `TypeError` where something in it is none."""
+    found = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not isinstance(given, (list, tuple)) or not all(isinstance(one, Sink) for one in found):
+        raise TypeError(
+            "Expected `sinks` to be a list of `keras_explain.sinks.Sink`, such as "
+            f"[kx.sinks.Memory()], or None. Received: sinks={given!r}."
+        )
+    return found
 
 
 def target(given: Any, samples: Samples) -> Any:

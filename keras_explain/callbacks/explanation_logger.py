@@ -93,7 +93,8 @@ class ExplanationLogger(keras.callbacks.Callback):
             kept in `failures`.
 
     Attributes:
-        failures: What has failed in this training: name -> a list of `(step, message)`.
+        failures: What has failed in this training: name -> a list of `(step, message)`, with an
+            entry for each record that was not written.
 
     Example:
 
@@ -133,7 +134,7 @@ class ExplanationLogger(keras.callbacks.Callback):
         self.samples = samples.read(x, y, max_samples, need_labels=by_label)
         self.target = checks.target(target, self.samples)
         self.update_freq = update_freq
-        self.sinks = [TensorBoard(log_dir)] if sinks is None else list(sinks)
+        self.sinks = [TensorBoard(log_dir)] if sinks is None else checks.sinks(sinks)
         self.class_names = naming.class_names(class_names)
         self.feature_names = None if feature_names is None else tuple(map(str, feature_names))
         self.vocabulary = naming.vocabulary(vocabulary, self.explainers.values())
@@ -146,6 +147,17 @@ class ExplanationLogger(keras.callbacks.Callback):
         self._ranks: dict[str, scalars.Maps] = {}  # of the latest maps of this model
         self._run: _Run
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy begins with: it has no model, and has seen no training."""
+        kept = {key: value for key, value in self.__dict__.items() if key != "_run"}
+        return kept | {
+            "_model": None,
+            "params": None,
+            "failures": {},
+            "_steps": Steps(),
+            "_ranks": {},
+        }
+
     def set_model(self, model: keras.Model) -> None:
         """Maps of one model are not compared with those of another."""
         if model is not self.model:
@@ -153,9 +165,11 @@ class ExplanationLogger(keras.callbacks.Callback):
         super().set_model(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Explains once without logging it, where every error is raised."""
+        """Opens the sinks, and explains once without logging it. Every error is raised."""
         shown = Pictures(self.samples.x, self.to_image)
         self._run = _Run(shown)
+        for sink in self.sinks:
+            self._tell(sink, sink.open, list(self.explainers))
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", ".* is zero everywhere"
@@ -323,9 +337,10 @@ class ExplanationLogger(keras.callbacks.Callback):
     def _note(self, what: str, error: Exception) -> None:
         message = f"{type(error).__name__}: {error}"
         failures = self.failures.setdefault(what, [])
-        failures.append((self._run.step, message))
-        if len(failures) == 1:
-            _warn(f"{what} failed at step {self._run.step}, training goes on. {message}")
+        first = not failures
+        failures += getattr(error, "failures", None) or [(self._run.step, message)]
+        if first:
+            _warn(f"{what} failed at step {failures[0][0]}, training goes on. {message}")
 
 
 def _warn(message: str) -> None:

@@ -48,6 +48,9 @@ class Config:
         for name, value in self._items():
             object.__setattr__(self, name, _freeze(value, f"`{name}`"))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self._items())  # without what is cached, which has types that can't be pickled
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             object.__setattr__(self, field.name, _freeze(state[field.name], field.name))

@@ -6,14 +6,21 @@ Nothing here is loaded before it is used: the tab in TensorBoard reads the event
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_explain.sinks.base import NotWrittenError as NotWrittenError
     from keras_explain.sinks.base import Record as Record
     from keras_explain.sinks.base import Sink as Sink
     from keras_explain.sinks.memory import Memory as Memory
     from keras_explain.sinks.tensorboard import TensorBoard as TensorBoard
 
-__all__ = ["Memory", "Record", "Sink", "TensorBoard"]
+__all__ = ["Memory", "NotWrittenError", "Record", "Sink", "TensorBoard"]
 
-_HOMES = {"Memory": "memory", "Record": "base", "Sink": "base", "TensorBoard": "tensorboard"}
+_HOMES = {
+    "Memory": "memory",
+    "NotWrittenError": "base",
+    "Record": "base",
+    "Sink": "base",
+    "TensorBoard": "tensorboard",
+}
 
 
 def __getattr__(name: str) -> Any:

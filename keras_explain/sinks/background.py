@@ -8,6 +8,8 @@ import warnings
 import weakref
 from collections.abc import Callable
 
+from keras_explain.sinks.base import NotWrittenError
+
 Job = Callable[[], None]
 
 
@@ -17,7 +19,7 @@ class Background:
     The thread is not a daemon: at exit the interpreter waits until the queue is empty, and no
     longer, since the thread ends then, whether or not anyone calls `join`.
 
-    An error in a job does not stop those after it. It is raised at the next `submit` or `join`,
+    An error in a job does not stop those after it. It is raised at the next `report` or `join`,
     or warned about when the object goes away before that: at the latest at interpreter exit.
 
     Args:
@@ -29,47 +31,68 @@ class Background:
         self.name = name
         self._capacity = capacity
         self._changed = threading.Condition()
-        self._jobs: collections.deque[Job] = collections.deque()
+        self._jobs: collections.deque[tuple[int, Job]] = collections.deque()
+        self._submitted = self._done = 0
         self._busy = False
         self._thread: threading.Thread | None = None
-        self._errors: list[Exception] = []
-        self._unheard: list[str] = []  # an error's frames would keep this object alive
+        self._error: Exception | None = None  # the first of the unheard
+        self._unheard: list[tuple[int, str]] = []  # an error's frames would keep this object alive
         weakref.finalize(self, _warn, name, self._unheard)
 
-    def submit(self, job: Job) -> None:
-        """Queues a job.
-
-        Raises:
-            RuntimeError: If an earlier job failed. This one is queued all the same.
-        """
+    def submit(self, job: Job, step: int = 0) -> None:
+        """Queues a job, which belongs to a step."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._jobs) < self._capacity)
-            self._jobs.append(job)
+            self._jobs.append((step, job))
+            self._submitted += 1
             if not self._busy:
                 self._thread = threading.Thread(target=self._drain, name=self.name)
                 self._thread.start()
                 self._busy = True
-        self._raise()
+
+    def wait(self) -> None:
+        """Waits until all jobs that are queued by now are done."""
+        with self._changed:
+            submitted = self._submitted
+            self._changed.wait_for(lambda: self._done >= submitted)
+
+    def report(self) -> None:
+        """Says what has failed since the last report.
+
+        Raises:
+            NotWrittenError: A job failed.
+        """
+        with self._changed:
+            error, self._error = self._error, None
+            failures = self._unheard[:]
+            self._unheard.clear()
+        if failures:
+            raise NotWrittenError(_message(self.name, failures), failures) from error
 
     def join(self) -> None:
         """Waits until all jobs are done and the thread has ended.
 
         Raises:
-            RuntimeError: If a job failed.
+            NotWrittenError: A job failed.
         """
         if self._thread is not None:
             self._thread.join()
-        self._raise()
+        self.report()
 
     def _drain(self) -> None:
-        while (job := self._next()) is not None:
+        while (queued := self._next()) is not None:
+            step, job = queued
             try:
                 job()
             except Exception as error:
-                self._errors.append(error)
-                self._unheard.append(_cause(error))
+                with self._changed:
+                    self._error = self._error or error
+                    self._unheard.append((step, f"{type(error).__name__}: {error}"))
+            with self._changed:
+                self._done += 1
+                self._changed.notify_all()
 
-    def _next(self) -> Job | None:
+    def _next(self) -> tuple[int, Job] | None:
         with self._changed:
             self._busy = bool(self._jobs)
             if not self._busy:
@@ -77,22 +100,11 @@ class Background:
             self._changed.notify_all()
             return self._jobs.popleft()
 
-    def _raise(self) -> None:
-        heard = [self._unheard.pop(0) for _ in range(len(self._unheard))]
-        if heard:
-            error = self._errors[0]
-            del self._errors[: len(heard)]
-            raise RuntimeError(_message(self.name, heard)) from error
+
+def _message(name: str, failures: list[tuple[int, str]]) -> str:
+    return f"{name} failed {len(failures)} time(s). The first cause: {failures[0][1]}"
 
 
-def _cause(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _message(name: str, causes: list[str]) -> str:
-    return f"{name} failed {len(causes)} time(s). The first cause: {causes[0]}"
-
-
-def _warn(name: str, unheard: list[str]) -> None:
+def _warn(name: str, unheard: list[tuple[int, str]]) -> None:
     if unheard:
         warnings.warn(_message(name, unheard), RuntimeWarning, stacklevel=2)

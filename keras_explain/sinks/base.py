@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,31 @@ class Record:
         return names[int(index)] if index < len(names) else str(int(index))
 
 
+class NotWrittenError(RuntimeError):
+    """What a sink was given before, and could not write.
+
+    Attributes:
+        failures: A step and a message for each record that was lost.
+    """
+
+    def __init__(self, message: str, failures: Sequence[tuple[int, str]] = ()) -> None:
+        super().__init__(message)
+        self.failures = list(failures)
+
+
 class Sink(abc.ABC):
-    """A place for records. After `close`, the next `write` opens it again."""
+    """A place for records. After `close`, the next `write` opens it again.
+
+    A logger is copied with its sinks (KerasTuner does so for each trial): a copy of a sink, by
+    `copy.deepcopy` or `pickle`, must write to a place of its own.
+    """
+
+    def open(self, names: Sequence[str] = ()) -> None:  # noqa: B027, most have nothing to do
+        """Begins a training. What can't be written to is an error here; by default nothing is done.
+
+        Args:
+            names: Those of the explainers that the training will log.
+        """
 
     @abc.abstractmethod
     def write(self, record: Record) -> None:

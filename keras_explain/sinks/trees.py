@@ -7,7 +7,10 @@ import os
 from typing import Any
 
 from keras_explain.sinks import events
-from keras_explain.sinks.tensorboard import events_in, write_blobs, write_picture, write_text
+from keras_explain.sinks.event_file import EventFile
+from keras_explain.sinks.event_log import Place, directory_name
+
+_NAME = "tree"
 
 
 class TreeLog:
@@ -21,32 +24,53 @@ class TreeLog:
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
-        self._events = events_in(os.path.join(os.fspath(log_dir), "explain"))
+        self.log_dir = directory_name(log_dir)
+        self._place = Place(self.log_dir)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy writes to a place of its own, as one of the TensorBoard sink does."""
+        return self.__dict__ | {"_place": Place(self.log_dir, copied=True)}
+
+    def open(self) -> None:
+        """Begins an event file.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        self._place.open()
+        self._place.events.own(_NAME, self)
 
     def write(self, step: int, tree: Any) -> None:
-        """Queues a tree, to be drawn and written by a background thread."""
-        self._events.submit(functools.partial(_write, step, tree))
+        """Queues a tree, to be drawn and written by a background thread.
+
+        Raises:
+            NotWrittenError: Something queued before was not written. This tree is queued.
+            ValueError: Another model has begun to log to this directory.
+        """
+        self._place.events.check_owner(_NAME, self)
+        self._place.events.submit(functools.partial(_write, step, tree), step)
+        self._place.events.report()
 
     def close(self) -> None:
         """Waits until all is written.
 
         Raises:
-            RuntimeError: If something written earlier failed.
+            NotWrittenError: Something queued before was not written.
         """
-        self._events.close()
+        self._place.events.close()
 
 
-def _write(step: int, tree: Any) -> None:
+def _write(step: int, tree: Any, file: EventFile) -> None:
     from keras_explain.plots import trees as drawing
 
     text = tree.to_text()
-    write_text("tree/text", "\n".join("    " + line for line in text.splitlines()), step)
+    file.text("tree/text", "\n".join("    " + line for line in text.splitlines()), step)
     of_region = dict(enumerate(tree.trees)) if hasattr(tree, "trees") else {None: tree}
     for region, one in of_region.items():
         tag = "tree/picture" if region is None else f"tree/picture/{region}"
-        write_picture(tag, drawing.picture(one), step)
+        file.picture(tag, drawing.picture(one), step)
     described = [{"region": region, "tree": one.to_dict()} for region, one in of_region.items()]
     description = {"trees": described, "rows": "inputs" if None in of_region else "regions"}
     if tree.reader is not None and tree.reader.asks_about != "inputs":
         description["rows"] = tree.reader.asks_about
-    write_blobs(events.TREE, events.tree_blobs(description), step)
+    file.blobs(events.TREE, events.tree_blobs(description), step)

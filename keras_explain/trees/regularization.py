@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import inspect
 import math
@@ -94,6 +95,7 @@ class TreeRegularization(keras.Model):
         log_dir: The directory that TensorBoard is started on: every fitted tree is written to
             `<log_dir>/explain`, as text, as a picture and for the Explain tab. With an
             `ExplanationLogger` on the same directory, the tab shows its samples' ways through it.
+            A copy of this model writes to `<log_dir>/copy_1/explain`, or the next that is free.
         batch_size: How many reference rows go through the model at once.
         seed: Seed of all that is drawn.
         name: The name of this model.
@@ -437,11 +439,8 @@ class TreeRegularization(keras.Model):
         self._run.step = max(epoch, self._run.step + 1)
         return self._run.step
 
-    def refit(self, step: int | None = None) -> int | None:
+    def refit(self) -> int | None:
         """Fits trees and the penalty to the model as it is now.
-
-        Args:
-            step: The step for the log; `None` writes no log.
 
         Returns:
             The class that is predicted for every reference row, if it is one.
@@ -455,8 +454,6 @@ class TreeRegularization(keras.Model):
         measured = (tree.average_path_length, tree.leaves, tree.agreement)
         self._state["measured"].assign(np.asarray(measured, np.float32))
         self._state["fitted"].assign(1.0)
-        if self._run.log is not None and step is not None:
-            self._run.log.write(step, tree)
         return network.collapsed()
 
     def scalars(self) -> dict[str, float]:
@@ -470,12 +467,40 @@ class TreeRegularization(keras.Model):
             **self.options.penalty.scalars(state),
         }
 
+    def open_log(self) -> None:
+        """Opens the event file, where there is to be one.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        if self._run.log is not None:
+            self._run.log.open()
+
+    def log_tree(self, step: int) -> None:
+        """Writes the tree to the event file, where there is one.
+
+        Raises:
+            NotWrittenError: One before was not written.
+            ValueError: Another model has begun to log to this directory.
+        """
+        if self._run.log is not None:
+            self._run.log.write(step, self.tree)
+
     def close_log(self) -> None:
-        """Closes the event file, where there is one."""
+        """Closes the event file, where there is one.
+
+        Raises:
+            NotWrittenError: A tree was not written.
+        """
         if self._run.log is not None:
             self._run.log.close()
 
-    # Saving
+    # Saving and copying
+
+    def __reduce__(self) -> Any:
+        """A copy, by `copy.deepcopy` or `pickle`, logs to a directory of its own."""
+        load, arguments = super().__reduce__()
+        return _load_copy, (load, *arguments)
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.export`, of the plain model."""
@@ -514,6 +539,12 @@ class TreeRegularization(keras.Model):
         self._make_state(Sizes(**config["sizes"]), config["columns"], clusters)
         self._prunes_elsewhere = config["prune_on"]
         self.built = True
+
+
+def _load_copy(load: Callable[..., TreeRegularization], *arguments: Any) -> TreeRegularization:
+    model = load(*arguments)
+    model._run.log = copy.copy(model._run.log)
+    return model
 
 
 class _Run:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+
+from keras_explain.sinks import NotWrittenError
 
 if TYPE_CHECKING:
     from keras_explain.trees.regularization import TreeRegularization
@@ -37,8 +40,10 @@ class TreeCallback(keras.callbacks.Callback):
     model: TreeRegularization
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forgets earlier trainings."""
+        """Forgets earlier trainings, and opens the event file."""
         self._warned, self._strongest, self._most_added = False, 0.0, 0.0
+        self._lost: list[tuple[int, str]] = []  # steps whose trees were not written, and why
+        self.model.open_log()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the strength; fits the first tree, unless an interrupted training goes on."""
@@ -62,7 +67,10 @@ class TreeCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Closes the event file; says so where nothing was ever added to the loss."""
-        self.model.close_log()
+        self._log(-1, self.model.close_log)
+        if len(self._lost) > 1:
+            step, cause = self._lost[-1]
+            self._say(f"{len(self._lost)} trees were not logged, lastly at step {step}: {cause}")
         if not self._strongest:
             self._warn(
                 "The training ended before the penalty began, so the model is not regularized: "
@@ -81,10 +89,12 @@ class TreeCallback(keras.callbacks.Callback):
         """Fits trees after an epoch, or before the first; warns where that makes no sense."""
         when = "before training" if epoch is None else f"after epoch {epoch}"
         try:
-            only_class = self.model.refit(step)
+            only_class = self.model.refit()
         except FloatingPointError as error:  # a callback such as TerminateOnNaN may end it well
             self._warn(f"No tree was fitted {when}. {error}")
             return
+        if step is not None:
+            self._log(step, self.model.log_tree, step)
         if only_class is not None and epoch is not None and self.model.current_strength:
             self._warn(
                 f"The model predicts class {only_class} for every reference row {when}. The tree "
@@ -93,7 +103,20 @@ class TreeCallback(keras.callbacks.Callback):
                 "or a longer `ramp`."
             )
 
+    def _log(self, step: int, action: Callable[..., None], *args: Any) -> None:
+        """Training goes on where the log can't be written, which is said once."""
+        try:
+            action(*args)
+        except (NotWrittenError, ValueError) as error:
+            first = not self._lost
+            self._lost += getattr(error, "failures", [(step, str(error))])
+            if first:
+                self._say(f"A tree was not logged, training goes on. {error}")
+
     def _warn(self, message: str) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            self._say(message)
+
+    def _say(self, message: str) -> None:
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
