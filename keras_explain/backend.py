@@ -5,6 +5,7 @@ tensors (`gradients`, `depends_on`) work inside a function that `compile` traces
 """
 
 import contextlib
+import functools
 import re
 import threading
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -255,6 +256,44 @@ def repeated(op: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
     axis = {"dim": "axis", "split_dim": "axis", "squeeze_dims": "axis"}  # as Python names them
     found = getattr(tf.raw_ops, op.type)(**{axis.get(k, k): v for k, v in arguments.items()})
     return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+def operations() -> list[Any]:
+    """All operations of the graph that is being traced, in the order of their making."""
+    return tf.compat.v1.get_default_graph().get_operations()
+
+
+def redirect(tensor: Tensor, other: Tensor) -> None:
+    """Makes all operations that read a tensor of the traced graph read another one."""
+    update_input = _private(tf.Operation, "_update_input")
+    for op in tensor.consumers():
+        for i, operand in enumerate(op.inputs):
+            if operand is tensor:
+                update_input(op, i, other)
+
+
+_CALLING = frozenset({"While", "If", "Case", "PartitionedCall", "StatefulPartitionedCall"})
+
+
+def bodies(op: Any) -> list[tf.Graph]:
+    """The graphs of the functions that an operation calls: a loop's, or those of branches."""
+    if op.type.removeprefix("Stateless") not in _CALLING:
+        return []
+    function = functools.partial(_private(tf.Graph, "_get_function"), op.graph)
+    attributes = op.node_def.attr.values()
+    called = [f.name for a in attributes for f in (a.func, *a.list.func) if f.name]
+    return [function(name).graph for name in called]
+
+
+def _private(cls: type, name: str) -> Callable:
+    """A method of TensorFlow's that is no part of its public interface."""
+    if not hasattr(cls, name):
+        raise ImportError(
+            f"Expected a TensorFlow whose graphs can be read and changed. Received: version "
+            f"{tf.__version__}, in which tf.{cls.__name__} has no {name!r}. Install a version that "
+            "this release of keras_explain was tested with."
+        )
+    return getattr(cls, name)
 
 
 # Distribution

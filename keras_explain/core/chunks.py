@@ -227,12 +227,11 @@ class _Work:
     def _mean_score(self, x: Nest, points: Nest, rows: Tensor, index: Tensor) -> Tensor:
         """The mean score `[rows, 1]` of shared references, for each row's class.
 
-        Without sites the score of a reference depends on the row's class alone, so each reference
-        is seen once, with the classes of all rows; else (masks, branches) beside each row.
+        Mostly the score of a reference depends on the row's class alone, so each reference is seen
+        once, with the classes of all rows; else beside each row.
         """
         count = len(tree.flatten(points)[0])
-        sites = self.forward.sites
-        beside = any(sites.inputs) or bool(sites.layer)
+        beside = self.forward.sees_the_input
         at_once = 1 if beside else self.size
         total = 0.0
         for i in range(0, count, at_once):

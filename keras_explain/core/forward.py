@@ -142,6 +142,13 @@ class Forward:
         """What was learned of the output, as `Outputs.facts`."""
         return self._function.facts
 
+    @property
+    def sees_the_input(self) -> bool:
+        """Whether scores at other points depend on the input too: on its masks, ids, branches."""
+        beside = any(self.sites.inputs) or bool(self.sites.layer)
+        booleans = any(leaf.dtype == bool for leaf in tree.flatten(self.x))
+        return beside or booleans or self._function.facts.get("decides", False)
+
     def check(self, index: Tensor, function: Compiled) -> None:
         """Raises a `ValueError` where an index names a class that there is not."""
         self.target.check(np.asarray(index), function.facts["units"])

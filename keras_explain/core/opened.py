@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-from keras import tree
+from keras import ops, tree
 
 from keras_explain.core.intercept import fingerprint, nodes_by_path
 from keras_explain.core.names import nearest
 
+Tensor = Any
 CACHE = "__kx__"
 CACHED_FUNCTIONS = 64
 _OPENING = threading.Lock()
@@ -95,5 +96,14 @@ class OpenModel:
     @property
     def fixed_batch(self) -> int | None:
         """The batch size that a model made with `Input(batch_size=...)` insists on."""
-        inputs = tree.flatten(getattr(self.model, "inputs", None) or [])
+        inputs = tree.flatten(getattr(self.model, "inputs", None) or self._states)
         return inputs[0].shape[0] if inputs else None
+
+    def zero_states(self) -> list[tuple[Any, Tensor]]:
+        """The states of stateful recurrent layers, each with zeros to take its place."""
+        return [(state, ops.zeros(state.shape, state.dtype)) for state in self._states]
+
+    @property
+    def _states(self) -> list[Any]:
+        stateful = [node for node in self.nodes.values() if getattr(node, "stateful", False)]
+        return tree.flatten([getattr(node, "states", None) or [] for node in stateful])

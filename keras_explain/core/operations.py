@@ -4,7 +4,10 @@ ALIASES = frozenset({"Identity", "IdentityN", "StopGradient", "Snapshot", "Check
 """They return their inputs."""
 
 CONSTANTS = frozenset(
-    {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "PreventGradient"}
+    {
+        *("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "PreventGradient"),
+        *("TensorListLength", "TensorListElementShape"),
+    }
 )
 """What they return does not depend on the values of their inputs, or is a choice of a target."""
 
@@ -85,6 +88,9 @@ ARRANGING = frozenset(
 
 BEFORE_ONLY = frozenset({"Pad", "SpaceToBatchND"})
 """What of it a layer does to its input alone."""
+
+SELECTIONS = frozenset({"SelectV2", "Select"})
+"""Each entry of the output is that of one of two inputs, by a condition, their first operand."""
 
 CONVOLUTIONS = frozenset(
     {

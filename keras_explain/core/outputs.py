@@ -51,7 +51,7 @@ class Units:
 
 
 class Outputs:
-    """The outputs of one forward pass of `rows` rows, and its recorded calls.
+    """The outputs of one forward pass of `rows` rows, its recorded calls and its operations.
 
     `facts` are what was learned of the output that was read: its number of units (`"width"`),
     whether it is known what its probabilities are (`"has_probabilities"`), and whether it is
@@ -59,10 +59,15 @@ class Outputs:
     """
 
     def __init__(
-        self, opened: OpenModel, raw: Nest, calls: list[Call], rows: Tensor | None
+        self,
+        opened: OpenModel,
+        raw: Nest,
+        calls: list[Call],
+        rows: Tensor | None,
+        operations: list[Any],
     ) -> None:
         self._opened, self._raw, self._rows = opened, raw, rows
-        self.calls = calls
+        self.calls, self.operations = calls, operations
         self.facts: dict[str, Any] = {}
 
     @property

@@ -12,7 +12,7 @@ outputs make a point are its *sites*.
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -20,13 +20,14 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
+from keras_explain.core import chance, decisions
 from keras_explain.core.computation import Computation
 from keras_explain.core.expressions import stand_in
 from keras_explain.core.intercept import intercept
 from keras_explain.core.opened import OpenModel
 from keras_explain.core.operations import ALIASES, ROUTING, WEIGHTED
 from keras_explain.core.outputs import Outputs, Site
-from keras_explain.core.steps import Call
+from keras_explain.core.steps import Call, maker, where
 from keras_explain.core.targets import Target
 
 Tensor = Any
@@ -94,6 +95,18 @@ class Features:
         return ops.moveaxis(tensor, 1, -1) if self.channels_first else tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """A tensor of the point in a forward pass.
+
+    `original` is what it is for the user's input, `integer` whether that held integers.
+    """
+
+    tensor: Tensor
+    original: Tensor
+    integer: bool = False
+
+
 class Probe:
     """A model opened for the rows of one chunk, inside one traced function.
 
@@ -141,7 +154,7 @@ class Probe:
         """
         if not (any(self._sites.inputs) or self._sites.layer):
             return tree.map_structure(_number, inputs)
-        outputs = self._run(inputs, {})
+        outputs = self._run(inputs)
         if self._sites.layer:
             flat = [t for site in self._sites.layer for t in outputs.at_site(site)]
             return flat[0] if len(flat) == 1 else flat
@@ -157,6 +170,7 @@ class Probe:
     def takes_any_rows(self) -> bool:
         """Whether the model can be run on fewer points than there are inputs."""
         beside = any(self._sites.inputs) or self._sites.layer or self._opened.fixed_batch
+        beside = beside or self.facts.get("decides", False)
         return not beside and all(x.dtype != "bool" for x in tree.flatten(self.inputs))
 
     def collapse(self, values: Nest) -> Nest:
@@ -183,11 +197,8 @@ class Probe:
 
         Of token ids, what else the model makes of them (masks, lengths) is that of the new ids.
         """
-        assert self._target is not None
-        self.outputs = self._run(inputs, {})
-        scores, _, units = self._target.scores(self.outputs, target)
-        self.facts |= {"units": units, **self.outputs.facts}
-        return scores
+        self.outputs = self._run(inputs)
+        return self._evaluated(target)[0]
 
     def scores_with(self, call: Call, output: Tensor, point: Nest, target: Tensor) -> Tensor:
         """The scores `[n, K]` at a point where one call has another output.
@@ -200,11 +211,17 @@ class Probe:
             point: Where to evaluate.
             target: Ints `[n, K]`.
         """
-        assert self._target is not None
         self.outputs = self._forward(point, {(call.path, call.number): [output]})
-        scores, _, units = self._target.scores(self.outputs, target)
+        return self._evaluated(target)[0]
+
+    def _evaluated(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores and classes in the last forward pass."""
+        assert self._target is not None
+        assert self.outputs is not None
+        scores, index, units = self._target.scores(self.outputs, target)
         self.facts |= {"units": units, **self.outputs.facts}
-        return scores
+        chance.check(scores, self.outputs, self._opened.fixed_batch)
+        return scores, index
 
     def begun(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """The score and the class at the point of `begin`."""
@@ -215,15 +232,14 @@ class Probe:
 
     def _score(self, point: Nest, given: Nest, target: Tensor) -> Tensor:
         """The scores at `point`, which is `given`, or a copy of it to differentiate by."""
-        assert self._target is not None
         known = self._scored
         if known is not None and known[0] is point and known[1] is target:
             return known[2]
         asked = target
         if self._start is not None and given is not self._start:
             target = self.begun(target)[1]
-        self.outputs = self._forward(point)
-        scores, index, units = self._target.scores(self.outputs, target)
+        self.outputs = self._forward(point, moves=given is not self._start)
+        scores, index = self._evaluated(target)
         if self._sites.layer and not any(
             backend.depends_on(scores, leaf) for leaf in tree.flatten(point)
         ):
@@ -232,7 +248,6 @@ class Probe:
                     scores, tree.flatten(point)[0], f"layer {self._sites.layer[0].path!r}"
                 )
             )
-        self.facts |= {"units": units, **self.outputs.facts}
         if self._first is None:
             self._first = (scores, index)
         self._scored = (point, asked, scores)
@@ -370,17 +385,30 @@ class Probe:
     # The forward pass
 
     def _forward(
-        self, point: Nest, more: dict[tuple[str, int], list[Tensor]] | None = None
+        self,
+        point: Nest,
+        more: dict[tuple[str, int], list[Tensor]] | None = None,
+        moves: bool = True,
     ) -> Outputs:
-        """Runs the model at a point, with `more` outputs of calls replaced."""
-        more = more or {}
+        """Runs the model at a point, with the decisions of the input.
+
+        Args:
+            point: Where to evaluate.
+            more: Other outputs of calls.
+            moves: Whether the point may be another one than that of the input.
+        """
+        inputs, replaced = self._placed(point)
+        return self._run(inputs, replaced | (more or {}), list(replaced), moves)
+
+    def _placed(self, point: Nest) -> tuple[Nest, dict[tuple[str, int], list[Tensor]]]:
+        """The model's input at a point, and the outputs of the calls that make the point."""
         replaced: dict[tuple[str, int], list[Tensor]] = {}
         if self._sites.layer:
             flat = tree.flatten(point)
             each = len(flat) // len(self._sites.layer)
             for i, site in enumerate(self._sites.layer):
                 replaced[site.path, site.number] = flat[i * each : (i + 1) * each]
-            return self._run(self.inputs, replaced | more)
+            return self.inputs, replaced
         leaves = []
         for x, leaf, sites in zip(
             tree.flatten(self.inputs), tree.flatten(point), self._sites.inputs, strict=True
@@ -390,11 +418,28 @@ class Probe:
             for site, part in zip(sites, parts, strict=False):
                 replaced[site.path, site.number] = [part]
             leaves.append(x if sites or x.dtype == "bool" else leaf)
-        return self._run(tree.pack_sequence_as(self.inputs, leaves), replaced | more)
+        return tree.pack_sequence_as(self.inputs, leaves), replaced
 
-    def _run(self, inputs: Nest, replaced: dict[tuple[str, int], list[Tensor]]) -> Outputs:
+    def _run(
+        self,
+        inputs: Nest,
+        replaced: dict[tuple[str, int], list[Tensor]] | None = None,
+        sites: list[tuple[str, int]] | None = None,
+        moves: bool = True,
+    ) -> Outputs:
+        """Runs the model.
+
+        Args:
+            inputs: Its input.
+            replaced: Outputs of calls.
+            sites: The calls that make the point, which the inputs lie at. Then the model decides
+                as it does for the user's input.
+            moves: As for `_forward`.
+        """
+        replaced = replaced or {}
         calls: list[Call] = []
         counts: dict[str, int] = {}
+        moved: list[Moved] = []
         model, paths = self._opened.model, self._opened.paths
 
         def hook(node: Any, call: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -407,6 +452,8 @@ class Probe:
                 parts, _ = self._padded(replaced[path, number])
                 for part, original in zip(parts, tree.flatten(output), strict=True):
                     stand_in(part, original)
+                if (path, number) in (sites or ()):
+                    moved.extend(map(Moved, parts, tree.flatten(output)))
                 output = tree.pack_sequence_as(output, parts)
             seen = [t for t in tree.flatten((args, kwargs)) if backend.is_here(t)]
             if all(map(backend.is_here, tree.flatten(output))):
@@ -415,9 +462,15 @@ class Probe:
 
         padded, rows = self._padded(inputs)
         nodes = [model, *self._opened.nodes.values()]
-        with keras.StatelessScope(), intercept(nodes, hook):  # what the model writes is dropped
+        before = len(backend.operations())
+        # what the model writes is dropped
+        with keras.StatelessScope(self._opened.zero_states()), intercept(nodes, hook):
             raw = model(padded, training=False)
-        return Outputs(self._opened, raw, calls, rows)
+        made = backend.operations()[before:]
+        if sites is not None:
+            moved = self._moved(inputs, padded) + moved
+            raw, calls = self._decided(raw, calls, made, moved, moves)
+        return Outputs(self._opened, raw, calls, rows, made)
 
     def _padded(self, inputs: Nest) -> tuple[Nest, Tensor | None]:
         size = self._opened.fixed_batch
@@ -430,6 +483,49 @@ class Probe:
             return ops.reshape(x, (size, *x.shape[1:]))
 
         return tree.map_structure(pad, inputs), rows
+
+    def _moved(self, inputs: Nest, padded: Nest) -> list[Moved]:
+        """The leaves of the input that are not those of the user's."""
+        flat = zip(*map(tree.flatten, (inputs, padded, self.inputs)), strict=True)
+        integer = self._integer or [False] * len(tree.flatten(inputs))
+        return [
+            Moved(leaf, self._padded(own)[0], integer[i])
+            for i, (given, leaf, own) in enumerate(flat)
+            if given is not own
+        ]
+
+    def _decided(
+        self,
+        raw: Nest,
+        calls: list[Call],
+        made: list[Any],
+        moved: list[Moved],
+        moves: bool,
+    ) -> tuple[Nest, list[Call]]:
+        """Outputs and calls with the decisions of the input.
+
+        Args:
+            raw: The model's output.
+            calls: The calls of its layers.
+            made: The operations of the pass.
+            moved: The tensors of the point.
+            moves: Whether it may be another one than that of the input.
+        """
+        point = [part.tensor for part in moved]
+        integers = [part.tensor for part in moved if part.integer]
+        found = decisions.Decisions(made, point, integers)
+        if found.loops and moves:
+            raise _undecided(found.loops[0], calls)
+        if not found.found:
+            return raw, calls
+        self.facts["decides"] = True
+        places = decisions.pin(found.found, point, [part.original for part in moved])
+
+        def placed(nest: Nest) -> Nest:
+            return tree.map_structure(lambda t: places.get(id(t), t), nest)
+
+        calls = [replace(c, inputs=placed(c.inputs), output=placed(c.output)) for c in calls]
+        return placed(raw), calls
 
     # Layers with a map
 
@@ -540,7 +636,7 @@ class Probe:
         return grads
 
     def _cut_message(self, scores: Tensor, source: Tensor, name: str) -> str:
-        if not backend.depends_on(scores, source):
+        if not (self.facts.get("decides") or backend.depends_on(scores, source)):
             return f"Expected a score that depends on the {name}. Received: one that does not."
         cut = self._cutting_call(scores, source)
         where = f"at {cut.path!r} ({type(cut.node).__name__})" if cut else "by a raw operation"
@@ -576,7 +672,7 @@ def find_sites(opened: OpenModel, inputs: Nest, layer: str | None) -> Sites:
 
     def trace(inputs: Nest, row: Tensor) -> Tensor:
         nowhere = Sites([[] for _ in leaves])
-        outputs = Probe(opened, inputs, None, nowhere, row, {})._run(inputs, {})
+        outputs = Probe(opened, inputs, None, nowhere, row, {})._run(inputs)
         embeds = [c for c in outputs.calls if isinstance(c.node, keras.layers.Embedding)]
         for leaf, found in zip(tree.flatten(inputs), sites.inputs, strict=True):
             found += [_site(c) for c in embeds if _enters(leaf, c)]
@@ -587,6 +683,15 @@ def find_sites(opened: OpenModel, inputs: Nest, layer: str | None) -> Sites:
 
     backend.compile(trace, specs(inputs), backend.int_spec(None))
     return sites
+
+
+def _undecided(op: Any, calls: list[Call]) -> ValueError:
+    return ValueError(
+        "Expected decisions on the input (masks, lengths, conditions) outside of loops and "
+        "branches, since they are to be those of the input while it is moved. Received: one inside "
+        f"of {op.type!r} ({op.name}), in {where(maker(op, calls))}. Decide before the loop, "
+        "explain a layer after it, or use a method that does not move the input."
+    )
 
 
 def _site(call: Call) -> Site:

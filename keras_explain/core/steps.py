@@ -1,6 +1,6 @@
 """The parts of a computation, each of which a rule handles as a whole."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from keras_explain.core.operations import (
     LINEAR,
     NOT_NEGATIVE,
     PRODUCTS,
+    ROUTING,
+    SELECTIONS,
 )
 
 Tensor = Any
@@ -65,16 +67,24 @@ class Step:
         alone = len(self.inputs) == 1
         if self.type in ("Mul", "RealDiv"):
             return alone and (self.type == "Mul" or self.positions == [0])
-        if self.type in ("SelectV2", "Select"):
+        if self.type in SELECTIONS:
             return 0 not in (self.positions or ())
         return self.type in LINEAR or (alone and self.type in PRODUCTS)
+
+    @property
+    def selects(self) -> bool:
+        """Whether it lets some entries through, by a mask that does not depend on the point."""
+        if self.type in SELECTIONS:
+            return self.is_linear
+        masks = [t for i, t in enumerate(self.op.inputs) if i not in (self.positions or ())]
+        return self.type == "Mul" and len(masks) == 1 and _is_mask(masks[0])
 
     @property
     def is_literal(self) -> bool:
         """Whether its other operands are numbers from the code, not learned ones."""
         positions = self.positions or ()
         others = [t for i, t in enumerate(self.op.inputs) if i not in positions]
-        return all(map(_is_literal, others))
+        return all(map(is_literal, others))
 
     @property
     def is_continuous(self) -> bool:
@@ -84,7 +94,7 @@ class Step:
     @property
     def keeps_shape(self) -> bool:
         """Whether its inputs and outputs have one shape."""
-        return _same_shape([*self.inputs, *self.outputs])
+        return is_of_one_shape([*self.inputs, *self.outputs])
 
     def pull(self, upstream: list[Tensor | None]) -> list[Any]:
         """Its vector-Jacobian product: for each of its inputs, a tensor or None."""
@@ -102,21 +112,32 @@ class Step:
                 operands[i] = tensor
             outputs = backend.replay(self.op, operands)
             return replace(self, ops=[outputs[0].op], inputs=list(inputs), outputs=outputs)
-        new = {id(old): tensor for old, tensor in zip(self.inputs, inputs, strict=True)}
-        ops_ = []
-        for op in self.ops:
-            outputs = backend.replay(op, [new.get(id(t), t) for t in op.inputs])
-            new |= {id(old): tensor for old, tensor in zip(op.outputs, outputs, strict=True)}
-            ops_.append(outputs[0].op)
-        outputs = [new[id(tensor)] for tensor in self.outputs]
+        made = _replayed(self.ops, self.inputs, inputs)
+        ops_ = [made[id(op.outputs[0])].op for op in self.ops]
+        outputs = [made[id(tensor)] for tensor in self.outputs]
         return replace(self, ops=ops_, inputs=list(inputs), outputs=outputs)
 
     @property
     def where(self) -> str:
         """Where in the model it is, for messages."""
-        if self.call is None:
-            return "the model's own call"
-        return f"layer {self.call.path!r} ({type(self.call.node).__name__})"
+        return where(self.call)
+
+
+def where(call: Call | None) -> str:
+    """A call's place in the model, for messages; None is outside of any layer."""
+    if call is None:
+        return "the model's own call"
+    return f"layer {call.path!r} ({type(call.node).__name__})"
+
+
+def maker(op: Any, calls: Iterable[Call]) -> Call | None:
+    """The innermost call that an operation belongs to; it need not depend on the call's inputs."""
+
+    def behind(tensors: Any) -> bool:
+        flat = tree.flatten(tensors)
+        return any(backend.depends_on(t, made) for t in flat for made in op.outputs)
+
+    return next((c for c in calls if behind(c.output) and not behind(c.inputs)), None)
 
 
 @dataclass(eq=False)
@@ -205,7 +226,8 @@ def _in_kernel(step: Affine, scale: Tensor) -> Tensor:
     return ops.reshape(scale, (-1,) + (1,) * (-axis - 1))
 
 
-def _is_literal(tensor: Tensor) -> bool:
+def is_literal(tensor: Tensor) -> bool:
+    """Whether a tensor is made of numbers from the code alone."""
     seen, stack = set(), [tensor.op]
     while stack:
         op = stack.pop()
@@ -215,6 +237,14 @@ def _is_literal(tensor: Tensor) -> bool:
             seen.add(id(op))
             stack += [] if op.type in CONSTANTS else [t.op for t in op.inputs]
     return True
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    """Whether numbers are made of booleans."""
+    op = tensor.op
+    while op.type in ROUTING | ALIASES:
+        op = op.inputs[0].op
+    return op.type == "Cast" and op.inputs[0].dtype.is_bool
 
 
 def _is_not_negative(tensor: Tensor) -> bool:
@@ -257,6 +287,24 @@ def _by_value(op: Any, back: list[Tensor | None]) -> list[Tensor | None]:
     return back if op.type in ALIASES else backend.pull(op, back)
 
 
+def repeated(
+    outputs: list[Tensor], inputs: Sequence[Tensor], others: Sequence[Tensor]
+) -> list[Tensor]:
+    """What some tensors are where others take the place of the inputs that they are made of."""
+    made = _replayed(between(outputs, list(inputs)), inputs, others)
+    return [made.get(id(tensor), tensor) for tensor in outputs]
+
+
+def _replayed(
+    operations: list[Any], inputs: Sequence[Tensor], others: Sequence[Tensor]
+) -> dict[int, Tensor]:
+    made = {id(old): tensor for old, tensor in zip(inputs, others, strict=True)}
+    for op in operations:
+        outputs = backend.replay(op, [made.get(id(t), t) for t in op.inputs])
+        made |= {id(old): tensor for old, tensor in zip(op.outputs, outputs, strict=True)}
+    return made
+
+
 def between(outputs: list[Tensor], inputs: list[Tensor]) -> list[Any]:
     """The operations by which some tensors are made of others, in an order that works."""
     order, done, opened = [], set(), set()
@@ -286,6 +334,7 @@ def _depending(order: list[Any], ends: set[int]) -> list[Any]:
     return found
 
 
-def _same_shape(tensors: list[Tensor]) -> bool:
+def is_of_one_shape(tensors: list[Tensor]) -> bool:
+    """Whether all have the same static shape."""
     shapes = [tensor.shape for tensor in tensors]
     return all(s.rank is not None and s.as_list() == shapes[0].as_list() for s in shapes)

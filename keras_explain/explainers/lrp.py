@@ -201,7 +201,8 @@ class _Backward:
         self._first, self._last = computation.ends()
         self._raw = set(map(id, computation.sources))
         for step in computation.steps:
-            if step.type in AFFINE | ROUTING and all(id(t) in self._raw for t in step.inputs):
+            moves = step.type in AFFINE | ROUTING or step.selects
+            if moves and all(id(t) in self._raw for t in step.inputs):
                 self._raw |= set(map(id, step.outputs))
 
     def __call__(self, step: Step, upstream: list[Tensor]) -> list[Tensor]:
@@ -211,7 +212,8 @@ class _Backward:
             raise _no_rule(step)
         if isinstance(step, Affine):
             return [self._rule(step).back(step, upstream[0])]
-        if step.type in ROUTING or (step.type in MAXIMA and not _is_function(step)):
+        moves = step.type in ROUTING or step.selects
+        if moves or (step.type in MAXIMA and not _is_function(step)):
             return step.pull(upstream)
         if _is_function(step) and (not step.is_linear or self._passes(step)):
             return list(upstream)

@@ -102,7 +102,8 @@ class Rescale:
     def _softmax(self, step: Step, m: Tensor) -> list[Tensor]:
         """Of `e / sum e`, `e = exp(x - max x)`, by the rules of its parts."""
         x = step.inputs[0]
-        u, u_r = (z - ops.max(z, axis=-1, keepdims=True) for z in (x, self.at_reference(x)))
+        both = (x, self.at_reference(x))
+        u, u_r = (ops.maximum(z - ops.max(z, axis=-1, keepdims=True), _LEAST) for z in both)
         e, e_r = ops.exp(u), ops.exp(u_r)
         s, s_r = (ops.sum(v, axis=-1, keepdims=True) for v in (e, e_r))
         if step.type == "Softmax":
@@ -233,6 +234,7 @@ def _signs(value: Tensor) -> tuple[Tensor, Tensor]:
     return ops.maximum(value, 0.0), ops.minimum(value, 0.0)
 
 
+_LEAST = -1e9  # masks may be -inf, whose differences are NaN
 _STRAIGHT = ("Relu", "Relu6")
 _SUMS = ("AddV2", "Add", "AddN", "Sub")
 _SHAPES = ("Reshape", "Transpose", "Squeeze", "ExpandDims")
