@@ -1,41 +1,50 @@
 """Random numbers that a model draws where it is explained."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from keras_explain import backend
-from keras_explain.core.outputs import Outputs
-from keras_explain.core.steps import maker, where
+from keras_explain.core.steps import Call, maker, where
 
 Tensor = Any
 
 _DRAWS = re.compile(
     r"Random(?!GetKeyCounter|GetAlg|Dataset)|Multinomial|TruncatedNormal|Shuffle"
-    r"|Stateful(StandardNormal|Uniform)|SampleDistortedBoundingBox"
+    r"|Stateful(StandardNormal|Uniform)|SampleDistortedBoundingBox|RngReadAndSkip"
 )
 
 
-def check(score: Tensor, outputs: Outputs, batch: int | None = None) -> None:
-    """Raises a `ValueError` where a score depends on random numbers.
+def check(
+    scores: Sequence[Tensor],
+    operations: Sequence[Any],
+    calls: Sequence[Call],
+    batch: int | None = None,
+) -> None:
+    """Raises a `ValueError` where scores depend on random numbers.
 
     Those of a seed, and of a shape without the batch, are the same for each row and in each pass:
     what is explained is the model with this draw.
 
     Args:
-        score: The score.
-        outputs: The forward pass that it comes from.
+        scores: The scores.
+        operations: Those of the forward pass that they come from.
+        calls: The calls of its layers, where they are known.
         batch: The number of rows that the model insists on.
     """
-    for op in outputs.operations:
+    for op in operations:
         kind = _draw(op, batch)
-        if kind and any(backend.depends_on(score, tensor) for tensor in op.outputs):
+        if kind and any(backend.depends_on(s, tensor) for s in scores for tensor in op.outputs):
             raise ValueError(
                 "Expected a model that gives the same score for the same input. Received: one that "
-                f"draws random numbers by {kind!r} ({op.name}), in "
-                f"{where(maker(op, outputs.calls))}. Let it return the mean in place of a draw, "
-                "drop `training=True` of dropout and noise layers, or make the noise an input of "
-                "the model."
+                f"draws random numbers by {kind!r} ({op.name}){_place(op, calls)}. Let it return "
+                "the mean in place of a draw, drop `training=True` of dropout and noise layers, or "
+                "make the noise an input of the model."
             )
+
+
+def _place(op: Any, calls: Sequence[Call]) -> str:
+    return f", in {where(maker(op, calls))}" if calls else ""
 
 
 def _draw(op: Any, batch: int | None) -> str | None:

@@ -220,7 +220,8 @@ class Probe:
         assert self.outputs is not None
         scores, index, units = self._target.scores(self.outputs, target)
         self.facts |= {"units": units, **self.outputs.facts}
-        chance.check(scores, self.outputs, self._opened.fixed_batch)
+        made, calls = self.outputs.operations, self.outputs.calls
+        chance.check([scores], made, calls, self._opened.fixed_batch)
         return scores, index
 
     def begun(self, target: Tensor) -> tuple[Tensor, Tensor]:

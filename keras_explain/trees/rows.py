@@ -11,7 +11,7 @@ import numpy.typing as npt
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import forward, inputs
+from keras_explain.core import chance, forward, inputs
 from keras_explain.core.ending import Kind, ending_of, logits_of
 from keras_explain.core.intercept import mask_of, outputs_of
 from keras_explain.core.opened import Compiled, OpenModel
@@ -255,8 +255,11 @@ class Reader:
         facts: dict[str, Any] = {}
 
         def read(x: Nest) -> tuple[Tensor, ...]:
-            with keras.StatelessScope():  # what the model writes is dropped
+            before = len(backend.operations())
+            with keras.StatelessScope(opened.zero_states()):  # what the model writes is dropped
                 y, units = self.call(x, training=False)
+            made = backend.operations()[before:]
+            chance.check(tree.flatten((y, units)), made, (), opened.fixed_batch)
             table = self.table(x, y, units)
             facts["per_step"] = len(y.shape) == 3
             facts["ending"] = ending_of(y).name
