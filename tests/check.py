@@ -194,9 +194,11 @@ def check_record(explanation: kx.Explanation, x: Any, at_layer: list[tuple[int, 
         expected = [leaf.shape for leaf in leaves]
         assert shapes == expected, "Is it a map? Then add its class to MAPS in tests/check.py."
     tree.assert_same_structure(explanation.x, x)
-    floats = [extra for name, extra in explanation.extras.items() if name not in COUNTS]
+    extras = dict(explanation.extras)
+    check_reliable(values, tree.flatten(extras.pop("reliable")), rows)
+    floats = [extra for name, extra in extras.items() if name not in COUNTS]
     assert all(array.dtype == np.float32 for array in [*values, *tree.flatten(floats)])
-    for array in [*values, explanation.scores, *tree.flatten(explanation.extras)]:
+    for array in [*values, explanation.scores, *tree.flatten(extras)]:
         assert array.dtype in (np.float32, np.int32)
         assert np.isfinite(array).all()
         assert len(array) == rows
@@ -205,6 +207,13 @@ def check_record(explanation: kx.Explanation, x: Any, at_layer: list[tuple[int, 
     assert explanation.scores.dtype == np.float32
     assert np.shape(explanation.target.index) == (rows,)
     assert len(explanation) == rows
+
+
+def check_reliable(values: list[np.ndarray], reliable: list[np.ndarray], rows: int) -> None:
+    """No map of a healthy model is taken for rounding; one that is zero says nothing."""
+    for leaf, known in zip(values, reliable, strict=True):
+        assert known.dtype == bool
+        np.testing.assert_array_equal(known, leaf.reshape(rows, -1).any(axis=1))
 
 
 def check_seeds(call: Call, first: kx.Explanation) -> None:
@@ -277,7 +286,8 @@ def assert_same(
             tree.flatten(nest), tree.flatten(expected.extras[name]), strict=True
         ):
             scale = np.abs(expected.scores).max() + np.abs(other).max()
-            assert np.abs(extra - other[rows]).max() <= limit * scale, name
+            apart = extra.astype("float32") - other[rows]
+            assert np.abs(apart).max() <= limit * scale, name
 
 
 def column(explanation: kx.Explanation, k: int) -> kx.Explanation:

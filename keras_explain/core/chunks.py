@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
+from keras_explain.core import precision
 from keras_explain.core.forward import ANY_CLASSES, ONE_CLASS, ROWS, Forward, groups
 from keras_explain.core.opened import Compiled, OpenModel
 from keras_explain.core.probe import Probe
@@ -32,6 +33,8 @@ MANY = 1 / 16
 
 SCORES = 2**24
 """So many scores of passes are kept at most, where a method needs them one by one."""
+
+_SIZE = "size of the point"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +167,9 @@ class _Work:
         if self.explainer.measured_from is not None:
             result |= _completeness(result, self._base_values(x, row, classes, share, result))
         _check_rows(result["values"], len(share.rows))
-        return result | self.explainer.afterwards(self._taken(share.rows), result, share)
+        size = result.pop(_SIZE, 1.0)
+        result |= self.explainer.afterwards(self._taken(share.rows), result, share)
+        return result | {"reliable": precision.reliable(self.explainer, result, size)}
 
     def _taken(self, rows: np.ndarray) -> Nest:
         return tree.map_structure(lambda leaf: leaf[rows], self.forward.x)
@@ -246,8 +251,14 @@ class _Work:
                 total += ops.sum(scores, axis=0)[:, None]
         return total / count
 
-    def _of_input(self, probe: Probe, values: Nest) -> Nest:
-        return probe.collapse(values) if self.explainer.of_the_point else values
+    def _found(
+        self, probe: Probe, explainer: "Explainer", total: Nest, point: Nest
+    ) -> dict[str, Any]:
+        """The values and extras, and what is needed to judge them."""
+        values = explainer.finish(probe, total, point)
+        values = probe.collapse(values) if explainer.of_the_point else values
+        sized = {_SIZE: precision.size_of(point)} if explainer.unit == "score per input" else {}
+        return {"values": values, **sized, **explainer.extras(total)}
 
     # Compiled functions
 
@@ -284,10 +295,9 @@ class _Work:
             probe = probe_of(x, rows)
             point = probe.point(x)
             probe.begin(point)
-            total = explainer.step(probe, point, index, {})
-            values = self._of_input(probe, explainer.finish(probe, total, point))
+            found = self._found(probe, explainer, explainer.step(probe, point, index, {}), point)
             scores, index = probe.begun(index)
-            return {"values": values, "scores": scores, "index": index, **explainer.extras(total)}
+            return {"scores": scores, "index": index, **found}
 
         return self._compile(whole, self.forward.specs, ROWS, ONE_CLASS)
 
@@ -340,9 +350,7 @@ class _Work:
     def _finish(self, chunk: Compiled) -> Compiled:
         def finish(probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, stats: Any) -> Any:
             probe = probe_of(x, rows)
-            total = explainer.reduce.result(stats)
-            values = self._of_input(probe, explainer.finish(probe, total, probe.point(x)))
-            return {"values": values, **explainer.extras(total)}
+            return self._found(probe, explainer, explainer.reduce.result(stats), probe.point(x))
 
         signature = (self.forward.specs, ROWS, backend.output_specs(chunk.call))
         return self._compile(finish, *signature, known=self._known)

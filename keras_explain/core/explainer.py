@@ -15,6 +15,7 @@ from keras_explain.core.config import Config, deserialize, known_classes
 from keras_explain.core.explanation import Explanation
 from keras_explain.core.names import nearest, snake_name
 from keras_explain.core.opened import OpenModel
+from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Reduction, Sum
 from keras_explain.core.targets import as_target
@@ -79,6 +80,7 @@ class Explainer(Config, abc.ABC):
         if result.pop("as_it_is"):
             _warn_of_no_logit()
         _warn_of_zeros(self, result["values"])
+        _warn_of_rounding(self, result["values"], result["extras"]["reliable"])
         _warn_of_nan(self, result["values"])
         return Explanation(explainer=self, x=x, **result)
 
@@ -161,6 +163,15 @@ class Explainer(Config, abc.ABC):
         `extras["convergence_delta"]` the sum of the attributions less (score - base value).
         """
         raise NotImplementedError
+
+    @property
+    def unit(self) -> Unit | None:
+        """What the values are in units of, by which they are told from rounding.
+
+        `"score"`, `"difference"` where each value is a difference of scores, `"score per input"`
+        as a gradient is, or None where it is none of these. See `precision.reliable`.
+        """
+        return "score" if self.measured_from is not None else None
 
     def afterwards(self, x: Nest, result: dict[str, Any], share: chunks.Share) -> dict[str, Any]:
         """Parts of the result made anew in NumPy, after the graph, such as regions of a picture.
@@ -337,6 +348,19 @@ def _warn_of_no_logit() -> None:
         "`keras_explain.targets.Regression`. `keras_explain.targets.Function` takes any formula.",
         stacklevel=3,
     )
+
+
+def _warn_of_rounding(explainer: Explainer, values: Nest, reliable: Nest) -> None:
+    pairs = zip(tree.flatten(values), tree.flatten(reliable), strict=True)
+    if any(not known.all() and leaf[~known].any() for leaf, known in pairs):
+        # Without numbers, as above.
+        warnings.warn(
+            f"{type(explainer).__name__} is below float precision for some samples, which "
+            '`extras["reliable"]` names: beside the size of the score, float32 does not tell their '
+            "values from zero. The score hardly depends on what is explained, or is saturated, as "
+            "a probability near 1 is: then explain the logit.",
+            stacklevel=3,
+        )
 
 
 def _warn_of_zeros(explainer: Explainer, values: Nest) -> None:

@@ -18,6 +18,7 @@ from keras_explain.core import baselines
 from keras_explain.core import features as cuts
 from keras_explain.core.chunks import Share
 from keras_explain.core.explainer import Explainer
+from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Each, Reduction
 
@@ -46,6 +47,10 @@ class Perturbation(Explainer, abc.ABC):
     @property
     def of_the_point(self) -> bool:
         return False
+
+    @property
+    def unit(self) -> Unit | None:
+        return "difference"
 
     def __post_init__(self) -> None:
         super().__post_init__()

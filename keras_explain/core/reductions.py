@@ -20,6 +20,8 @@ class Reduction(abc.ABC):
 
     grows: ClassVar[bool] = False
     """Whether the statistics have an entry for each pass."""
+    squares: ClassVar[bool] = False
+    """Whether the result is in squares of the values' unit."""
 
     @abc.abstractmethod
     def of(self, values: Nest) -> Stats:
@@ -101,6 +103,8 @@ class Weighted(Reduction):
 class MeanSquare(Mean):
     """The mean of the squares over passes."""
 
+    squares = True
+
     def of(self, values: Nest) -> Stats:
         return super().of(tree.map_structure(ops.square, values))
 
@@ -111,6 +115,8 @@ class Variance(Reduction):
     Reference:
         - Chan, Golub and LeVeque, 1983: Algorithms for computing the sample variance.
     """
+
+    squares = True
 
     def of(self, values: Nest) -> Stats:
         mean = tree.map_structure(lambda v: ops.mean(v, axis=0), values)

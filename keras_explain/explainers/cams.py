@@ -9,6 +9,7 @@ from keras import ops
 from keras_explain import backend
 from keras_explain.core.explainer import Explainer
 from keras_explain.core.operations import AFFINE, ALIASES, MIXING, ROUTING, WEIGHTED
+from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Features, Probe
 
 Tensor = Any
@@ -60,6 +61,10 @@ class _CAM(LayerMap, abc.ABC):
 
     A subclass defines the weights.
     """
+
+    @property
+    def unit(self) -> Unit | None:
+        return "score"
 
     @abc.abstractmethod
     def weights(self, features: Features) -> Tensor:
@@ -251,6 +256,10 @@ class EigenCAM(_CAM):
     """
 
     relu: bool = False
+
+    @property
+    def unit(self) -> Unit | None:
+        return None
 
     def weights(self, features: Features) -> Tensor:
         activation = features.activation

@@ -8,6 +8,7 @@ from keras import tree
 from keras_explain import backend
 from keras_explain.core import background, checks
 from keras_explain.core.explainer import Attribution
+from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe, between
 from keras_explain.core.reductions import Mean
 from keras_explain.explainers.smooth import noisy
@@ -43,6 +44,10 @@ class GradientSHAP(Attribution):
     @property
     def measured_from(self) -> Literal["shared references"] | None:
         return None if self.noise else "shared references"
+
+    @property
+    def unit(self) -> Unit | None:
+        return "score"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,6 +7,7 @@ from keras import ops, tree
 
 from keras_explain.core.computation import Computation
 from keras_explain.core.explainer import Attribution, Explainer
+from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe
 from keras_explain.core.steps import Step
 from keras_explain.explainers.cams import GradCAM
@@ -17,6 +18,10 @@ RELUS = ("Relu", "Relu6")
 
 class _Backpropagation(Attribution, abc.ABC):
     """A gradient that is taken by a rule of its own at every ReLU."""
+
+    @property
+    def unit(self) -> Unit | None:
+        return "score per input"
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         return tree.pack_sequence_as(x, self.backward(probe.computation(x, target, by_value=False)))
@@ -83,6 +88,10 @@ class GuidedGradCAM(Explainer):
 
     layer: Any = None
     reshape: Any = None
+
+    @property
+    def unit(self) -> Unit | None:
+        return "score"  # that of its map
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         computation = probe.computation(x, target, by_value=False)

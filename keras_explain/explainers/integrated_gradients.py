@@ -7,6 +7,7 @@ from keras import tree
 
 from keras_explain.core import baselines, checks
 from keras_explain.core.explainer import Attribution
+from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe, between
 
 
@@ -42,6 +43,10 @@ class IntegratedGradients(Attribution):
     @property
     def measured_from(self) -> Literal["own reference"] | None:
         return "own reference" if self.multiply_by_inputs else None
+
+    @property
+    def unit(self) -> Unit | None:
+        return "score" if self.multiply_by_inputs else "score per input"
 
     def check(self, x: Any) -> None:
         baselines.check(self.baseline, x)

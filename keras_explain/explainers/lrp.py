@@ -21,6 +21,7 @@ from keras_explain.core.operations import (
     PRODUCTS,
     ROUTING,
 )
+from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe
 from keras_explain.core.rules import Composite
 from keras_explain.core.steps import Affine, Call, Step
@@ -33,6 +34,10 @@ HELD = ("Rsqrt",)
 
 class _Relevance(Attribution, abc.ABC):
     """Relevance that goes back from the score, layer by layer."""
+
+    @property
+    def unit(self) -> Unit | None:
+        return "score"
 
     @property
     @abc.abstractmethod

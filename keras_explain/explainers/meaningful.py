@@ -12,6 +12,7 @@ from keras_explain.core.chunks import Share
 from keras_explain.core.features import Columns, Features, over_channels, places
 from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Perturbation, looked_up, own_labels
+from keras_explain.core.precision import Unit, difference
 from keras_explain.core.probe import Probe, resize
 from keras_explain.core.reductions import Mean, Reduction
 
@@ -79,6 +80,10 @@ class _LearnedMask(Perturbation, abc.ABC):
     def takes_classes(self) -> bool:
         return False
 
+    @property
+    def unit(self) -> Unit | None:
+        return None  # a mask
+
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
         if are_tokens:
             return self.default_tokens()
@@ -114,7 +119,7 @@ class _LearnedMask(Perturbation, abc.ABC):
         numbers = pass_["present"]
         none = ops.zeros_like(numbers)
         hidden = score_of(none)
-        gain = probe.scores(x, target)[:, 0] - hidden
+        gain = difference(probe.scores(x, target)[:, 0], hidden)
         unit = ops.where(gain == 0, 1.0, ops.abs(gain))
 
         def go_on(i: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -164,10 +169,10 @@ class MeaningfulPerturbation(_LearnedMask):
 
     The paper takes a probability for s. Here it is any score, as a share of the way from the
     fill's, below which there is no more to hide, to the input's; so one setting serves all models.
-    Where both scores are the same, as of a constant model, the values are zero; where the fill's is
-    higher, nothing need be hidden. `values` have the input's shape without channels (`[B, H, W]`,
-    `[B, T]`); of tables and token ids its shape. `extras["masked_scores"]` `[B]` is the score that
-    the mask leaves.
+    Where both scores are the same but for rounding, as of a constant model, the values are zero;
+    where the fill's is higher, nothing need be hidden. `values` have the input's shape without
+    channels (`[B, H, W]`, `[B, T]`); of tables and token ids its shape. `extras["masked_scores"]`
+    `[B]` is the score that the mask leaves.
 
     Args:
         cells: The number of cells along each axis (fewer where it is shorter).

@@ -15,6 +15,7 @@ from keras_explain.core.features import Columns, Features, Pixels
 from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Perturbation, placed, seen
 from keras_explain.core.optional import shap
+from keras_explain.core.precision import Unit, rounding
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Each, Reduction
 
@@ -30,7 +31,8 @@ class PartitionSHAP(Perturbation):
 
     with v the score where only some features are seen, and Q what else is. The halves that add most
     are looked at first; when the samples are spent, features of one cluster share equally. The
-    values sum to `score - base value`. `values` have the input's shape, without channels for
+    values sum to `score - base value`; where all scores are the same but for rounding, they are
+    zero. `values` have the input's shape, without channels for
     pictures and series (`[B, H, W]`, `[B, T]`).
 
     The shap package chooses the coalitions; hiding features and the model run compiled. In a new
@@ -69,6 +71,10 @@ class PartitionSHAP(Perturbation):
     @property
     def takes_classes(self) -> bool:
         return False  # which coalitions are looked at depends on the class
+
+    @property
+    def unit(self) -> Unit | None:
+        return None  # a difference may be shared by any number of features
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features:
         if are_tokens:
@@ -112,9 +118,12 @@ class PartitionSHAP(Perturbation):
     def search(
         self, x: Any, share: Share, reduced: Callable[[dict[str, Any]], Any]
     ) -> dict[str, Any]:
+        every: list[np.ndarray] = []
+
         def scores(present: np.ndarray) -> np.ndarray:
             found = reduced(self._against_background({"present": present}))
-            return found.astype(np.float64).reshape(len(present), -1).mean(axis=1)
+            every.append(found.astype(np.float64).reshape(len(present), -1).mean(axis=1))
+            return every[-1]
 
         labels = [share.own["labels"][str(i)][0] for i in range(len(tree.flatten(x)))]
         count = share.passes["present"].shape[1]
@@ -123,6 +132,8 @@ class PartitionSHAP(Perturbation):
             values = np.array([whole - base])
         else:
             values, base = self._owen(scores, self._hierarchy(x, labels, count))
+        if np.ptp(np.concatenate(every)) <= rounding(np.concatenate(every)):
+            values = np.zeros_like(values)
         return {"values": values[None], "base_values": np.array([base])}
 
     def _owen(self, scores: Callable, clustering: np.ndarray) -> tuple[np.ndarray, float]:

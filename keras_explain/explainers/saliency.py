@@ -5,6 +5,7 @@ from typing import Any
 from keras import ops, tree
 
 from keras_explain.core.explainer import Attribution
+from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe
 
 
@@ -22,6 +23,10 @@ class Saliency(Attribution):
 
     absolute: bool = True
 
+    @property
+    def unit(self) -> Unit | None:
+        return "score per input"
+
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         gradient = probe.gradient(x, target)
         return tree.map_structure(ops.absolute, gradient) if self.absolute else gradient
@@ -36,6 +41,10 @@ class InputXGradient(Attribution):
     Reference:
         - [Shrikumar et al., 2016](https://arxiv.org/abs/1605.01713)
     """
+
+    @property
+    def unit(self) -> Unit | None:
+        return "score"
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         return tree.map_structure(ops.multiply, x, probe.gradient(x, target))

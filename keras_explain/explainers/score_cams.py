@@ -9,6 +9,7 @@ from keras import ops, tree
 from keras_explain.core import baselines, checks
 from keras_explain.core.chunks import Share
 from keras_explain.core.features import over_channels
+from keras_explain.core.precision import difference
 from keras_explain.core.probe import Features, Probe, per_row
 from keras_explain.core.reductions import Reduction, Stats, Weighted
 from keras_explain.explainers.cams import LayerMap
@@ -112,9 +113,9 @@ class ScoreCAM(_ByChannel):
     `map = ReLU(sum_k w_k A_k)`
 
     The model runs once for each channel, for all classes of a sample together, and without
-    gradients. A channel that is the same everywhere gets no weight. Where every `C_k` is 0, as of a
-    constant model, the map is zero. `values` and `extras` are as in `GradCAM`. Of token ids, it is
-    the embeddings that are seen.
+    gradients. A channel that is the same everywhere gets no weight. A `C_k` that is within rounding
+    counts as 0; where all are, as of a constant model, the map is zero. `values` and `extras` are
+    as in `GradCAM`. Of token ids, it is the embeddings that are seen.
 
     Args:
         layer: As in `GradCAM`.
@@ -157,7 +158,7 @@ class ScoreCAM(_ByChannel):
         leaves[at] = start + visible * (leaves[at] - start)
         score = probe.scores(tree.pack_sequence_as(x, leaves), target)
         base = ops.take(pass_["base"], sample, axis=0)
-        return {"map": maps, "score": score - base, "counts": counts}
+        return {"map": maps, "score": difference(score, base), "counts": counts}
 
 
 class AblationCAM(_ByChannel):
@@ -168,7 +169,8 @@ class AblationCAM(_ByChannel):
     What follows the layer runs once for each channel, for all classes of a sample together, and
     without gradients; what leads to the layer runs once. The paper divides `w_k` by `S_c`. As a
     logit may be 0 or negative, this is left out: it changes the map's scale alone, or its sign. A
-    constant model has a map of zeros. `values` and `extras` are as in `GradCAM`.
+    `w_k` that is within rounding counts as 0, so a constant model has a map of zeros. `values` and
+    `extras` are as in `GradCAM`.
 
     Args:
         layer: As in `GradCAM`.
@@ -196,7 +198,7 @@ class AblationCAM(_ByChannel):
         score = probe.scores_with(features.call, output * kept, x, target)
         whole = ops.take(pass_["score"], sample, axis=0)
         maps = ops.sum(arranged * _mark(chosen, arranged, -1), axis=-1)
-        return {"weight": maps, "score": whole - score}
+        return {"weight": maps, "score": difference(whole, score)}
 
 
 def _entry(array: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -10,10 +10,15 @@ from keras_explain.core import checks
 from keras_explain.core.features import Features, Grid
 from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Coalitions
+from keras_explain.core.precision import Unit, rounding
 
 
 class _Sensitivity(Coalitions, abc.ABC):
     """What both share: a coarse grid over pictures, and nothing is made of rounding."""
+
+    @property
+    def unit(self) -> Unit | None:
+        return None  # shares of variance
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
         if kind_of(x.shape, are_tokens=are_tokens) == "picture":
@@ -22,7 +27,7 @@ class _Sensitivity(Coalitions, abc.ABC):
 
     def attribute(self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
         scores = np.swapaxes(scores, 1, 2)  # [n, K, passes]
-        constant = np.ptp(scores, axis=-1) <= _rounding(scores)
+        constant = np.ptp(scores, axis=-1) <= rounding(scores, axis=-1)
         values = np.zeros((*whole.shape, present.shape[1]))
         for at in np.argwhere(~constant):
             values[tuple(at)] = self.indices(present, scores[tuple(at)])
@@ -36,11 +41,6 @@ class _Sensitivity(Coalitions, abc.ABC):
             present: What `coalitions` returned, `[passes, M]`.
             scores: Float64 `[passes]`, which are not constant.
         """
-
-
-def _rounding(scores: np.ndarray) -> Any:
-    """By how much scores `[..., passes]` may differ that are equal but for float32 rounding."""
-    return 8 * float(np.finfo(np.float32).eps) * np.abs(scores).max(axis=-1)
 
 
 class SobolAttribution(_Sensitivity):
@@ -142,7 +142,7 @@ class HSICAttribution(_Sensitivity):
 
         apart = pdist(scores[:, None], "sqeuclidean")
         width = np.median(apart)  # of the squares: the median's square
-        if width <= _rounding(scores) ** 2:
+        if width <= rounding(scores) ** 2:
             width = apart.mean()
         kernel = squareform(np.exp((-apart / (2 * width)).astype(np.float32)))
         np.fill_diagonal(kernel, 1.0)

@@ -9,6 +9,7 @@ from keras import ops, tree
 from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.explainer import Explainer, get
+from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Mean, MeanSquare, Variance
 from keras_explain.explainers.saliency import Saliency
@@ -41,6 +42,10 @@ class _Noisy(Explainer, abc.ABC):
     @property
     def explained_layer(self) -> str | None:
         return self.explainer.explained_layer
+
+    @property
+    def unit(self) -> Unit | None:
+        return self.explainer.unit
 
     @property
     def of_the_point(self) -> bool:

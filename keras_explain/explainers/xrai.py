@@ -12,6 +12,7 @@ from keras_explain.core.baselines import Baseline
 from keras_explain.core.chunks import Share
 from keras_explain.core.explainer import Explainer, get
 from keras_explain.core.kinds import SMALLEST_SIDE
+from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe
 from keras_explain.explainers.integrated_gradients import IntegratedGradients
 
@@ -85,6 +86,11 @@ class XRAI(Explainer):
         for inner in self.explainer:
             if isinstance(inner, XRAI) or inner.explained_layer is not None:
                 raise ValueError(f"Expected explainers of the input's pixels. Received: {inner}.")
+
+    @property
+    def unit(self) -> Unit | None:
+        units = {inner.unit for inner in self.explainer}
+        return units.pop() if len(units) == 1 else None
 
     def check(self, x: Any) -> None:
         leaves = tree.flatten(x)
