@@ -125,6 +125,9 @@ class TestMaps:
             ({"signed": "yes"}, "`signed`"),
             ({"predicted": "<script>"}, "`predicted`"),
             ({"probability": "high"}, "`probability`"),
+            ({"reliable": [1]}, "`reliable` for 1 scores"),
+            ({"reliable": [True, True]}, "`reliable`"),
+            ({"gap": ["<b>"]}, "`gap`"),
         ],
     )
     def test_what_is_broken_in_a_header_is_said(self, change, message):

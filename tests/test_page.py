@@ -39,6 +39,18 @@ SHOWN = """() => [...document.querySelectorAll("canvas.map")].filter((map) => ma
 )"""
 
 
+# Whether a word, a bar or a stripe of a series has a colour other than grey.
+COLOURED = """() => {
+    const series = document.querySelector("canvas.series");
+    const pixels = series?.getContext("2d").getImageData(0, 0, series.width, series.height).data;
+    const found = [...document.querySelectorAll(".word, .fill")].map((node) =>
+        getComputedStyle(node).backgroundColor.match(/[\\d.]+/g).map(Number));
+    for (let i = 0; pixels && i < pixels.length; i += 4) found.push([...pixels.slice(i, i + 4)]);
+    return found.some(([red, green, blue, opacity = 255]) =>
+        opacity && Math.max(red, green, blue) - Math.min(red, green, blue) > 40);
+}"""
+
+
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as playwright:
@@ -525,6 +537,49 @@ class TestKinds:
         log.answer = lambda *_: (500, mock_log.JSON, json.dumps({"error": "The disk is full."}))
         with mock_log.served(log) as url, opened(browser, url, errors=["500"]) as page:
             assert "The disk is full." in page.text("[role=alert]")[0]
+
+    def test_what_is_below_float_precision_has_words_and_no_colours(self, browser):
+        log = pictures_log()
+        values = signed(1, 8, 8)
+        maps = [
+            mock_log.one_map("a", 0, 1e-9 * values, reliable=[False], gap=[5.0]),
+            mock_log.one_map("a", 1, 0 * values, reliable=[False], gap=[None]),
+            mock_log.one_map("b", 0, values, reliable=[True], gap=[0.344]),
+            mock_log.one_map("b", 1, values, reliable=[True], gap=[0.09]),
+        ]
+        log.steps["one", 1] = mock_log.envelope(1, maps)
+        with mock_log.served(log) as url, opened(browser, url) as page:
+            drawn = [text for text in page.text(".tile .message") if text]
+            assert drawn == ["below float precision", "zero everywhere"]
+            captions = page.text(".caption")
+            assert captions[0] == "0 0 · below float precision"
+            assert captions[1:] == ["0 0 · gap 34 %", "0 0 · zero everywhere", "0 0"]
+            assert page.view.locator("canvas.map:visible").count() == 2
+            page.click(".cell")
+            assert "below float precision" in page.text(".stage .message")
+            assert page.view.locator(".stage canvas.map:visible").count() == 0
+            page.press("Escape")
+            page.set(SLIDER, "0")  # a step that was logged before there were such fields
+            assert page.view.locator("canvas.map:visible").count() == 4
+            assert not any(page.text(".message"))
+
+    @pytest.mark.parametrize("kind", ["text", "table", "series"])
+    def test_other_kinds_have_no_colours_below_float_precision(self, browser, kind):
+        given = {
+            "text": {"words": [["good", "film"]], "shape": [2]},
+            "table": {"values": [[39.0, 1.0]], "feature_names": ["age", "gain"]},
+            "series": {"values": [[1.0, 2.0]], "shape": [2]},
+        }[kind]
+        log = mock_log.Log(one=mock_log.run(kind, 1, [0], ["a"], **given))
+        values = np.array([[1.0, -2.0]], np.float32)
+        painted = []
+        for known in (True, False):
+            one = mock_log.one_map("a", 0, values, bits=16, reliable=[known])
+            log.steps["one", 0] = mock_log.envelope(0, [one])
+            with mock_log.served(log) as url, opened(browser, url) as page:
+                painted.append(page.view.evaluate(COLOURED))
+                assert ("below float precision" in page.text(".message")) == (not known)
+        assert painted == [True, False]
 
     def test_words_are_coloured(self, browser):
         words = [["good", "<i>film</i>", "bad"]]

@@ -171,9 +171,8 @@ class ExplanationLogger(keras.callbacks.Callback):
         for sink in self.sinks:
             self._tell(sink, sink.open, list(self.explainers))
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", ".* is zero everywhere"
-            )  # an untrained model's may be
+            # An untrained model's may be.
+            warnings.filterwarnings("ignore", ".* is (zero everywhere|below float precision)")
             self._explain(step=0)
         self._run = _Run(shown, rehearsing=False, ranks=self._ranks)
         self.failures = {}
@@ -248,7 +247,7 @@ class ExplanationLogger(keras.callbacks.Callback):
         explanation = self._run_explainer(name)
         flat = scalars.flat_maps(explanation)
         ranks = self._run.ranks[name] = scalars.centred_ranks(flat)
-        pictures, over = self._run.shown.under(explanation) or (None, None)
+        pictures, over, reliable = self._run.shown.under(explanation) or (None, None, None)
         shown = flat if over is None else over
         limit = render.limit_of(shown)
         values = scalars.measure(explanation, flat, ranks, previous) | {"scale": limit}
@@ -263,6 +262,7 @@ class ExplanationLogger(keras.callbacks.Callback):
             signed=render.is_signed(shown),
             pictures=pictures,
             maps=over,
+            reliable=reliable,
             labels=self.samples.labels,
             predicted=predicted.classes if self._are_classes(predicted) else None,
             explained=predictions.explained_classes(explanation, predicted),

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_explain.core.explanation import Explanation
-from keras_explain.plots import render
+from keras_explain.plots import notes, render
 from keras_explain.plots.places import layer_of, over_pictures
 
-PictureAndMap = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+Shown = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 
 
 class Pictures:
@@ -36,15 +36,16 @@ class Pictures:
         self._bytes = {number: render.to_uint8(leaves[number], to_image) for number in shown}
         self._leaves = len(leaves)
 
-    def under(self, explanation: Explanation) -> PictureAndMap | None:
+    def under(self, explanation: Explanation) -> Shown | None:
         """The first picture that the explanation has a map of.
 
         Args:
             explanation: An explanation of the same input.
 
         Returns:
-            Pictures `[B, H, W, 3]` and maps `[B, H, W]`; `None` if no input is a picture, if
-            several classes per sample are explained, or if a layer is that has no maps.
+            Pictures `[B, H, W, 3]`, maps `[B, H, W]`, and whether each can be told from zero,
+            `[B]`; `None` if no input is a picture, if several classes per sample are explained, or
+            if a layer is that has no maps.
 
         Raises:
             ValueError: If there are pictures and maps, but of different sizes.
@@ -52,9 +53,9 @@ class Pictures:
         if not self._bytes or np.ndim(explanation.scores) > 1:
             return None
         explanation = over_pictures(explanation)
-        for pictures, maps in self._candidates(explanation):
+        for pictures, maps, part in self._candidates(explanation):
             if pictures.shape[:3] == maps.shape:
-                return pictures, maps
+                return pictures, maps, notes.reliable(explanation, part)
         if layer_of(explanation) is not None:
             return None
         shapes = [leaf.shape for leaf in keras.tree.flatten(explanation.values)]
@@ -65,10 +66,12 @@ class Pictures:
             "If `to_image` is given, it must keep the size of its input."
         )
 
-    def _candidates(self, explanation: Explanation) -> Iterator[PictureAndMap]:
-        """Values of each input, or one map for all of them."""
+    def _candidates(
+        self, explanation: Explanation
+    ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], int]]:
+        """Values of each input, or one map for all of them, and their position in the nest."""
         values = [np.asarray(leaf) for leaf in keras.tree.flatten(explanation.values)]
         for number, pictures in self._bytes.items():
-            leaf = values[number if len(values) == self._leaves else 0]
-            if leaf.ndim in (3, 4):
-                yield pictures, render.to_maps(leaf)
+            part = number if len(values) == self._leaves else 0
+            if values[part].ndim in (3, 4):
+                yield pictures, render.to_maps(values[part]), part

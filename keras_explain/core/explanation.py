@@ -36,7 +36,9 @@ class Explanation:
         target: The `Target`, with what was explained in `target.index`, ints `[B]` (or `[B, K]`).
         x: The input.
         explainer: The `Explainer`.
-        extras: More arrays `[B, ...]` by name, such as `"convergence_delta"`.
+        extras: More arrays `[B, ...]` by name, such as `"convergence_delta"`. Always `"reliable"`,
+            booleans of the scores' shape in the nest of the values: False where float32 can't tell
+            any value from zero, beside the size of the score.
         units: The number of units of the explained output, where it is known; a binary head has 1.
     """
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from keras_explain.core.kinds import Kind, kind_of
 from keras_explain.core.targets import Class, Region
-from keras_explain.plots import render
+from keras_explain.plots import notes, render
 from keras_explain.plots.places import layer_of, matches, over_pictures, pairs_of
 from keras_explain.plots.sheet import number
 
@@ -47,6 +47,8 @@ class Explained:
     targets: int  # K
     elsewhere: npt.NDArray[np.float64] | None  # [n * K]: the sum of the values of other inputs
     base_values: npt.NDArray[np.float32] | None  # [n * K]
+    reliable: npt.NDArray[np.bool_]  # [n * K]
+    gaps: npt.NDArray[np.float64] | None  # [n * K]: what the values leave unexplained
     features: npt.NDArray[Any] | None  # [n * K, ...]: the feature of each place, -1 for none
     words: npt.NDArray[Any] | None  # [n, T]
 
@@ -58,24 +60,39 @@ class Explained:
         """The values of pictures, summed over channels, `[n * K, H, W]`."""
         return render.to_maps(self.values)
 
+    @property
+    def told(self) -> npt.NDArray[np.float32]:
+        """The values of the rows that can be told from zero, of which colour scales are made."""
+        return self.values[self.reliable]
+
+    @property
+    def told_maps(self) -> render.Maps:
+        """The maps of these rows."""
+        return self.maps[self.reliable]
+
     def captions(self) -> list[Caption]:
-        """Class and score of each row."""
+        """Class and score of each row, and the gap where it is large."""
         return [
-            (name, number(score)) for name, score in zip(self.classes, self.scores, strict=True)
+            (name, _joined(number(score), notes.of_gap(self._gap(row))))
+            for row, (name, score) in enumerate(zip(self.classes, self.scores, strict=True))
         ]
 
+    def _gap(self, row: int) -> float | None:
+        return None if self.gaps is None or not self.reliable[row] else float(self.gaps[row])
+
+    def notes(self) -> list[str]:
+        """What is said in place of values that can't be told from zero; "" of all others."""
+        pairs = zip(self.reliable, self.values, strict=True)
+        return ["" if known else notes.unreliable(values) for known, values in pairs]
+
     def numbered_captions(self) -> list[Caption]:
-        """The same, with the sample where several samples have several targets each."""
-        if self.targets == 1 or len(self.scores) == self.targets:
-            return self.captions()
+        """The same with notes, and with the sample where several have several targets each."""
+        several = self.targets > 1 and len(self.scores) > self.targets
         return [
-            (
-                f"sample {i // self.targets} \N{MIDDLE DOT} {name}".removesuffix(
-                    " \N{MIDDLE DOT} "
-                ),
-                score,
+            (_joined(f"sample {self.sample(row)}" if several else "", name), _joined(score, note))
+            for row, ((name, score), note) in enumerate(
+                zip(self.captions(), self.notes(), strict=True)
             )
-            for i, (name, score) in enumerate(self.captions())
         ]
 
     def pictures(self, to_image: ToImage) -> render.Pictures:
@@ -208,9 +225,20 @@ def _one_input(
         targets=scores.size // len(scores),
         elsewhere=np.sum(elsewhere, axis=0) if elsewhere else None,
         base_values=rows(base_values),
+        reliable=rows(notes.reliable(explanation, _part(place, explanation))),
+        gaps=rows(notes.completeness_gaps(explanation)),
         features=rows(features),
         words=None if words is None else words[:max_samples],
     )
+
+
+def _part(place: int, explanation: Explanation) -> int:
+    """The position of an input's values in their nest; one array goes with every input."""
+    return place if len(keras.tree.flatten(explanation.values)) > 1 else 0
+
+
+def _joined(*parts: str) -> str:
+    return " \N{MIDDLE DOT} ".join(part for part in parts if part)
 
 
 def _rows(array: Any, scores: Any, max_samples: int) -> Any:

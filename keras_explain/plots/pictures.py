@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -33,6 +34,8 @@ SHOWS = ("overlay", "map", "signed", "masked")
 _WIDEST = 10.0
 _LARGEST_CELL = 1.6
 _LARGEST_EPOCH_CELL = 1.1
+_NOTE_LINE = 0.12
+_NOTE_LENGTH = 11  # characters in a line
 
 _DRAWN_SIDE = 256  # pixels that outlines are drawn among, at least
 
@@ -70,12 +73,13 @@ class PictureSection(Section):
         pictures = rows.pictures(self.to_image)
         columns = [_Column("input", pictures[:: rows.targets])]
         for show in shows:
-            look = _Look(_Scale.of(rows.maps), show, self.keep)
+            look = _Look(_Scale.of(rows.told_maps), show, self.keep)
             drawn = look.draw(pictures, rows)
             for k in range(rows.targets):
                 mine = slice(k, None, rows.targets)
                 heading, legend = show if one else "", look if k == 0 else None
-                columns.append(_Column(heading, drawn[mine], rows.captions()[mine], legend))
+                captions, notes = rows.captions()[mine], rows.notes()[mine]
+                columns.append(_Column(heading, drawn[mine], captions, notes, legend))
         return columns
 
 
@@ -114,8 +118,9 @@ def grid(
     pictures = next(iter(methods.values())).pictures(to_image)
     columns = [_Column("input", pictures)]
     for name, rows in methods.items():
-        look = _Look(_Scale.of(rows.maps), show, keep)
-        columns.append(_Column(name, look.draw(pictures, rows), rows.captions(), look))
+        look = _Look(_Scale.of(rows.told_maps), show, keep)
+        drawn = look.draw(pictures, rows)
+        columns.append(_Column(name, drawn, rows.captions(), rows.notes(), look))
     cell = _cell_size(pictures, len(columns), _LARGEST_CELL)
     sheet = Sheet(_sheet_width(cell[0], len(columns)))
     return sheet.finish(_table(sheet, MARGIN, columns, cell) + MARGIN)
@@ -196,6 +201,15 @@ class _Look:
     keep: float
 
     def draw(self, pictures: render.Pictures, rows: Explained) -> render.Pictures:
+        """The maps; pale grey takes the place of those that can't be told from zero."""
+        drawn = self._drawn(pictures, rows)
+        if not rows.reliable.all():
+            below = render.enlarge(pictures, max(drawn.shape[1:3]))[~rows.reliable]
+            below = np.full_like(below, 255) if self.show == "map" else below
+            drawn[~rows.reliable] = render.faded(below)
+        return drawn
+
+    def _drawn(self, pictures: render.Pictures, rows: Explained) -> render.Pictures:
         limit, signed = self.scale.limit, self.scale.signed
         if self.show == "map":
             return render.colorize(rows.maps, limit, signed)
@@ -238,6 +252,7 @@ class _Column:
     heading: str
     pictures: render.Pictures  # [R, H, W, 3]
     captions: list[Caption] | None = None
+    notes: list[str] | None = None
     look: _Look | None = None
 
 
@@ -254,11 +269,21 @@ def _table(sheet: Sheet, y: float, columns: list[_Column], cell: tuple[float, fl
         y += LINE
         for column, x in places:
             sheet.picture(column.pictures[row], x, y, width, height)
+            _note(sheet, column.notes[row] if column.notes else "", x, y, cell)
         y += height + GAP
     for column, x in places:
         if column.look is not None:
             column.look.legend(sheet, x + GAP, y + 0.08, width - 2 * GAP)
     return y + 0.16
+
+
+def _note(sheet: Sheet, note: str, x: float, y: float, cell: tuple[float, float]) -> None:
+    """Words in the middle of a picture."""
+    width, height = cell
+    lines = textwrap.wrap(note, _NOTE_LENGTH)
+    for place, line in enumerate(lines):
+        middle = y + height / 2 + (place - (len(lines) - 1) / 2) * _NOTE_LINE
+        sheet.text(line, x + width / 2, middle, size=7, align="center", width=width)
 
 
 def _caption_row(
@@ -289,19 +314,23 @@ class _Band:
         """Draws heading, steps and rows, and returns where the next band begins."""
         width, height = cell
         lefts = _lefts(width, len(self.steps) + 1)
-        scale = _Scale.of(np.stack([explained.maps for explained in self.by_step.values()]))
+        scale = _Scale.of(
+            np.concatenate([explained.told_maps for explained in self.by_step.values()])
+        )
         look = _Look(scale, self.show, self.keep)
         self._heading(sheet, top, look)
         y = top + HEADING
         for label, x in zip(self._labels(), lefts, strict=True):
             sheet.text(label, x + width / 2, y, size=7.5, colour=PALE, align="center", width=width)
         y += 0.1
-        self._column(sheet, self.pictures, self._classes(), lefts[0], y, cell)
+        blank = [""] * len(self.pictures)
+        self._column(sheet, self.pictures, self._classes(), blank, lefts[0], y, cell)
         for step, x in zip(self.steps, lefts[1:], strict=True):
             explained = self.by_step.get(step)
             if explained is not None:
                 drawn = look.draw(self.pictures, explained)
-                self._column(sheet, drawn, self._scores(explained), x, y, cell)
+                scores, notes = self._scores(explained), explained.notes()
+                self._column(sheet, drawn, scores, notes, x, y, cell)
         return y + len(self.pictures) * (height + LINE) + LINE
 
     def _heading(self, sheet: Sheet, y: float, look: _Look) -> None:
@@ -332,14 +361,17 @@ class _Band:
         sheet: Sheet,
         pictures: render.Pictures,
         captions: list[str],
+        notes: list[str],
         x: float,
         top: float,
         cell: tuple[float, float],
     ) -> None:
         width, height = cell
-        for row, (picture, words) in enumerate(zip(pictures, captions, strict=True)):
+        rows = zip(pictures, captions, notes, strict=True)
+        for row, (picture, words, note) in enumerate(rows):
             y = top + row * (height + LINE)
             sheet.picture(picture, x, y, width, height)
+            _note(sheet, note, x, y, cell)
             middle, below = x + width / 2, y + height + 0.09
             sheet.text(words, middle, below, size=7, align="center", colour=PALE, width=width)
 

@@ -343,9 +343,14 @@ def masked(pictures: Pictures, maps: Any, keep: float, features: Any = None) -> 
         Pictures `[B, H, W, 3]`.
     """
     kept = most_of(maps, keep, features)
-    grey = np.rint(_FADED[0] + _FADED[1] * (pictures @ _LUMA) / 1000)[..., None]
-    shown = np.where(kept[..., None], pictures, grey).astype(np.uint8)
+    shown = np.where(kept[..., None], pictures, faded(pictures))
     return _outlined(shown, _edges(kept), kept)
+
+
+def faded(pictures: Pictures) -> Pictures:
+    """Pictures `[B, H, W, 3]` in pale grey, which words can be read on."""
+    grey = np.rint(_FADED[0] + _FADED[1] * (pictures @ _LUMA) / 1000).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
 
 
 def sign_colours() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

@@ -88,7 +88,7 @@ class SeriesSection(Panels):
 
     @functools.cached_property
     def _limit(self) -> float:
-        return render.limit_of(self._values)
+        return render.limit_of(self._values[self.explained.reliable])
 
     @functools.cached_property
     def _names(self) -> list[str]:
@@ -118,7 +118,7 @@ class SeriesSection(Panels):
         x = self._x[self.explained.sample(row), :, channel]
         across = left + width * _shares(len(x))
         down = top + height * (1 - (x - low) / (high - low) if high > low else 0.5 + 0 * x)
-        colours = self._colours(self._values[row, :, channel])
+        colours = self._colours(self._values[row, :, channel] * self.explained.reliable[row])
         sheet.lines(around(np.stack([across, down], axis=1)), colours, _LINE_WIDTH)
         for end, at in ((high, top + 0.04), (low, top + height - 0.04)):
             sheet.text(number(end), left - 1.5 * GAP, at, size=_SIZE, colour=PALE, align="right")

@@ -20,6 +20,8 @@ _MOST_FOR_NAMES = 2.2
 _SPACE = 0.04
 _SIZE = 7.5  # points
 
+_MUTED = "#c8ccd1"  # of bars that are below float precision
+
 _LEAST_GAP = 0.01  # of the largest step of a waterfall: a smaller one is rounding
 
 
@@ -85,6 +87,7 @@ class TableSection(Panels):
         return shown
 
     def panel(self, sheet: Sheet, row: int, x: float, y: float) -> float:
+        colours: Any = render.sign_colours() if self.explained.reliable[row] else [_MUTED] * 2
         for place, line in enumerate(self._lines[row]):
             middle = y + (place + 0.5) * LINE
             self._name(sheet, line, x, middle)
@@ -92,7 +95,7 @@ class TableSection(Panels):
             if line.start == line.end:
                 sheet.box(left - 0.005, middle - _BAR / 2, 0.01, _BAR, PALE)
             else:
-                colour = render.sign_colours()[int(line.end > line.start)]
+                colour = colours[int(line.end > line.start)]
                 sheet.box(left, middle - _BAR / 2, right - left, _BAR, colour)
             negative = line.end < line.start
             at, align = (left - GAP, "right") if negative else (right + GAP, "left")

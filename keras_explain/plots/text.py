@@ -41,6 +41,7 @@ class TextSection(Panels):
 
     def panel(self, sheet: Sheet, row: int, x: float, y: float) -> float:
         words, values = words_of(self.explained, row, self.vocabulary)
+        values = values * self.explained.reliable[row]
         colours = _pale(values, limit_of(self.explained))
         if not words:
             sheet.text("no tokens", x, y + _LINE / 2, size=_SIZE, colour=PALE)
@@ -118,8 +119,8 @@ def words_of(explained: Explained, row: int, vocabulary: Vocabulary) -> tuple[li
 
 
 def limit_of(explained: Explained) -> float:
-    """The largest |value| of all rows."""
-    return render.limit_of(explained.values, 100)
+    """The largest |value| of all rows that can be told from zero."""
+    return render.limit_of(explained.told, 100)
 
 
 def _word(token: int, vocabulary: Vocabulary) -> str:
@@ -151,7 +152,7 @@ def _pale(values: Any, limit: float) -> Any:
 
 def _row(explained: Explained, row: int, vocabulary: Vocabulary) -> str:
     words, values = words_of(explained, row, vocabulary)
-    limit = limit_of(explained) or 1.0
+    limit = (limit_of(explained) or 1.0) if explained.reliable[row] else np.inf
     name, score = explained.numbered_captions()[row]
     spans = " ".join(
         f'<span style="background-color:{_transparent(float(value) / limit)};padding:0.1em 0.2em;'

@@ -27,6 +27,7 @@ class Record:
         pictures: The inputs as they are shown, uint8 `[B, H, W, 3]`; `None` where nothing can be
             shown as a picture, or several classes per sample are explained.
         maps: The maps over them, float32 `[B, H, W]`; `None` together with `pictures`.
+        reliable: Whether each of the maps can be told from zero, `[B]`; `None` if all can.
         labels: True classes, ints `[B]`.
         predicted: Predicted classes at this step, ints `[B]`.
         explained: Explained classes, ints `[B, K]`; `None` where what is explained is no class.
@@ -45,6 +46,7 @@ class Record:
     signed: bool
     pictures: npt.NDArray[np.uint8] | None = None
     maps: npt.NDArray[np.float32] | None = None
+    reliable: npt.NDArray[np.bool_] | None = None
     labels: npt.NDArray[np.int64] | None = None
     predicted: npt.NDArray[np.int64] | None = None
     explained: npt.NDArray[np.int64] | None = None

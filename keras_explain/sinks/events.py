@@ -87,7 +87,8 @@ def map_blobs(header: Mapping[str, Json], maps: Any) -> Blobs:
     """The maps of one sample.
 
     Args:
-        header: `classes`, `scores`, `predicted`, `probability`, `limit`, `signed` and `samples`.
+        header: `classes`, `scores`, `predicted`, `probability`, `limit`, `signed`, `samples`,
+            `reliable` and `gap`, as docs/events.md says.
         maps: The maps, a row per class: `[K, H, W]`, `[K, T]`, `[K, T, F]` or `[K, F]`.
 
     Returns:
@@ -262,6 +263,10 @@ def read_map(blob: bytes) -> dict[str, Json]:
     _expect(fits, f"a `range` [lo, hi] for each of {count} maps", ends)
     _expect(_are_finite([header.get("limit")]), "a `limit`", header.get("limit"))
     _expect(isinstance(header.get("signed"), bool), "`signed`", header.get("signed"))
+    for key, fit in (("reliable", _is_bool), ("gap", _is_number)):
+        given: Json = header.setdefault(key, None)  # logs of before have none
+        fits = isinstance(given, list) and len(given) == count and all(map(fit, given))
+        _expect(given is None or fits, f"`{key}` for {count} scores", given)
     _expect(_is_int_or_none(header.setdefault("predicted", None)), "`predicted`", header)
     _expect(_is_number(header.setdefault("probability", None)), "a `probability`", header)
     return header
@@ -380,6 +385,10 @@ def _expect(fits: bool, expected: str, received: Json) -> None:
 def _brief(value: Json) -> str:
     text = repr(value[:60] if isinstance(value, (bytes, str, list)) else value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _is_bool(value: Json) -> bool:
+    return isinstance(value, bool)
 
 
 def _is_int(value: Json) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_explain.core.features import word_finder
+from keras_explain.plots import notes
 from keras_explain.sinks import events
 from keras_explain.sinks.base import Record
 
@@ -29,6 +30,7 @@ class Shown:
         maps: `[B, K, ...]`: of pictures `[B, K, H, W]`.
         words: The words of each text, without the padding at its end.
         feature_names: Names of the columns of a table, or of the channels of a series.
+        reliable: Whether each map can be told from zero, `[B, K]`; None if all can.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class Shown:
     maps: npt.NDArray[np.float32]
     words: list[list[str]] | None = None
     feature_names: list[str] | None = None
+    reliable: npt.NDArray[np.bool_] | None = None
 
     @property
     def digest(self) -> str:
@@ -53,7 +56,9 @@ def shown(record: Record) -> Shown | None:
         It, or None where no values lie over an input: those at a layer, and of volumes.
     """
     if record.pictures is not None and record.maps is not None:
-        return Shown("pictures", record.pictures, np.asarray(record.maps)[:, None])
+        reliable = None if record.reliable is None else record.reliable[:, None]
+        maps = np.asarray(record.maps)[:, None]
+        return Shown("pictures", record.pictures, maps, reliable=reliable)
     if not is_shown(record):
         return None
     from keras_explain.plots import explained
@@ -64,10 +69,13 @@ def shown(record: Record) -> Shown | None:
     inputs = [one for one in inputs if one.kind in _KINDS]
     pictures = [one for one in inputs if one.kind == "picture"]
     if pictures:
-        return _picture(pictures[0], record.to_image)
-    if len(inputs) > 1:
-        return _side_by_side(inputs)
-    return _alone(inputs[0], names, record.vocabulary)
+        found, inputs = _picture(pictures[0], record.to_image), pictures[:1]
+    elif len(inputs) > 1:
+        found = _side_by_side(inputs)
+    else:
+        found = _alone(inputs[0], names, record.vocabulary)
+    reliable = np.any([_by_class(one, one.reliable) for one in inputs], axis=0)
+    return dataclasses.replace(found, reliable=reliable)
 
 
 def is_shown(record: Record) -> bool:
@@ -103,6 +111,7 @@ def maps(record: Record, shown: Shown, sample: int) -> events.Blobs:
     def of(values: Any) -> Any:
         return None if values is None else values[sample].item()
 
+    gaps = notes.completeness_gaps(record.explanation)
     header = {
         "kind": shown.kind,
         "samples": shown.digest,
@@ -112,6 +121,8 @@ def maps(record: Record, shown: Shown, sample: int) -> events.Blobs:
         "probability": of(record.probabilities),
         "limit": float(record.limit),
         "signed": bool(record.signed),
+        "reliable": None if shown.reliable is None else shown.reliable[sample].tolist(),
+        "gap": None if gaps is None else np.atleast_1d(gaps[sample]).tolist(),
     }
     return events.map_blobs(header, shown.maps[sample])
 

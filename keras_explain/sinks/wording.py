@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_explain.plots import notes
 from keras_explain.sinks.base import Record
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~])")
@@ -64,7 +65,9 @@ def _classes(record: Record, sample: int) -> dict[str, str]:
 
 def _explained(record: Record, sample: int) -> str:
     """Such as `cat (score 1.23)`; several where several classes are explained."""
-    scores = [f"score {score:.4g}" for score in np.atleast_1d(record.explanation.scores[sample])]
+    said = notes.words(record.explanation, record.reliable)
+    pairs = zip(*(np.atleast_1d(a[sample]) for a in (record.explanation.scores, said)), strict=True)
+    scores = [f"score {score:.4g}{words and ', '}{words}" for score, words in pairs]
     if record.explained is None:
         return _plain(", ".join(scores))
     names = [_plain(record.class_name(index)) for index in record.explained[sample]]

@@ -21,7 +21,10 @@ _SCALARS = "scalars"  # TensorBoard's own plugin
 _TOP = "."  # TensorBoard's name of the log directory itself
 _OURS = "explain"  # the directory that the sink writes to
 _BESIDE = ("train", "validation")  # those of Keras's callback
-_SHOWN = ("bits", "shape", "classes", "scores", "predicted", "probability", "range", "limit")
+_SHOWN = (
+    *("bits", "shape", "classes", "scores", "predicted", "probability", "range", "limit"),
+    *("signed", "reliable", "gap"),
+)
 
 
 class NotLoggedError(LookupError):
@@ -273,7 +276,7 @@ class Reader:
             )
         for picture in pictures:
             events.check_map_png(picture, header)
-        return {key: header[key] for key in _SHOWN} | {"signed": header["signed"]}, pictures
+        return {key: header[key] for key in _SHOWN}, pictures
 
     # What the provider has
 

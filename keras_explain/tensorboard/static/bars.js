@@ -16,14 +16,14 @@ export class BarsCell {
   }
 
   paint(frame, shown) {
-    shown.forEach(({ map, record, message }, part) => {
+    shown.forEach(({ map, record, message, note: said }, part) => {
       const { bars, note, rest } = this.parts[part];
       const method = this.column.parts[part].method;
-      note.textContent = message ?? rest;
+      note.textContent = message ?? said ?? rest;
       const look = map && lookOf(frame, method, record, map, false);
       const middle = isSigned(frame, method) && frame.values.sign === "signed";
       const found = bars.map((_, place) => (map ? valueAt(map, place) : NaN));
-      bars.forEach((bar, place) => bar.show(found[place], look, middle, frame.values.sign));
+      bars.forEach((bar, place) => bar.show(found[place], look, middle, frame.values.sign, Boolean(said)));
       arrange(bars, found, frame.values.order);
     });
   }
@@ -49,7 +49,7 @@ class Bar {
     this.node = element("span", { class: "bar", title }, element("span", { class: "feature" }, name), element("span", { class: "raw" }, value), this.track, this.number);
   }
 
-  show(value, look, middle, sign) {
+  show(value, look, middle, sign, muted) {
     const shown = sign === "absolute" ? Math.abs(value) : value;
     const colour = look ? look.colour(value) : 0;
     const share = colour && look.limit ? Math.min(1, Math.abs(value) / look.limit) || 0 : 0;
@@ -57,7 +57,7 @@ class Bar {
     this.track.classList.toggle("middle", middle);
     this.bar.style.width = `${width}%`;
     this.bar.style.left = middle ? `${value < 0 ? 50 - width : 50}%` : "0";
-    this.bar.style.backgroundColor = look ? css(colour | 0xc0000000) : "";
+    this.bar.style.backgroundColor = look && !muted ? css(colour | 0xc0000000) : "";
     this.number.textContent = Number.isNaN(value) ? "" : short(shown);
   }
 }

@@ -180,6 +180,8 @@ function checkedRecord(record, blobs) {
     limit: Number.isFinite(record.limit) ? Math.abs(record.limit) : 0,
     signed: record.signed === true,
     samples: record.samples ?? null,
+    reliable: list(record.reliable), // empty in logs of before
+    gaps: list(record.gap),
     images,
   };
 }

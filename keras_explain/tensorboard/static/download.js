@@ -39,6 +39,8 @@ function described({ map, record, index, run }, { method }, sample) {
     sample,
     class: record.classes?.[index] ?? null,
     score: record.scores[index] ?? null,
+    reliable: record.reliable[index] ?? null,
+    gap: record.gaps[index] ?? null,
     predicted: record.predicted,
     label: run.samples.labels[sample] ?? null,
     shape: map.shape,

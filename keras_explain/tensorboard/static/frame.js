@@ -102,11 +102,33 @@ export function isSigned(frame, method) {
   return frame.signed.has(method);
 }
 
-// Such as "cat 4.21": what is explained and its score.
-export function caption({ record, index, run }) {
+// Such as "cat 4.21": what is explained and its score, and what is to be said of the map.
+export function caption(part) {
+  const { record, index, run } = part;
   const score = record.scores[index];
   const number = Number.isFinite(score) ? short(score) : "";
-  return record.classes ? `${className(run, record.classes[index])} ${number}`.trim() : number && `score ${number}`;
+  const named = record.classes ? `${className(run, record.classes[index])} ${number}`.trim() : number && `score ${number}`;
+  return [named, saidOf(part)].filter(Boolean).join(" · ");
+}
+
+// What is to be said of a map, or null.
+export function saidOf(part) {
+  return noteOf(part) ?? gapOf(part);
+}
+
+// What is said in place of a map that can't be told from zero; null of all others.
+export function noteOf({ record, index, map }) {
+  if (record?.reliable[index] !== false) return null;
+  return map && map.low === 0 && map.high === 0 ? "zero everywhere" : "below float precision";
+}
+
+const LEAST_GAP = 0.1;
+
+// How much of the score a map leaves unexplained, where that is much.
+function gapOf({ record, index }) {
+  const gap = record.gaps[index];
+  if (!Number.isFinite(gap) || gap <= LEAST_GAP) return null;
+  return gap < 10 ? `gap ${Math.round(100 * gap)} %` : "gap > 999 %";
 }
 
 // A number in few characters.

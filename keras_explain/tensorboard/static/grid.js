@@ -4,7 +4,7 @@ import { BarsCell } from "./bars.js";
 import { breakable, element } from "./dom.js";
 import { className } from "./data.js";
 import { ramp } from "./colours.js";
-import { caption, columnsOf, predictionOf, resolve, scaleOf, short } from "./frame.js";
+import { caption, columnsOf, noteOf, predictionOf, resolve, scaleOf, short } from "./frame.js";
 import { LinesCell } from "./lines.js";
 import { cached, decode, hasNumbers } from "./maps.js";
 import { PictureCell, pictureOf } from "./pictures.js";
@@ -34,7 +34,7 @@ export async function shownOf(frame, column, sample) {
 // Paints, and puts a message where that can't be done.
 export function paintCell(cell, frame, shown) {
   try {
-    cell.paint(frame, shown.map((part) => (isEmpty(part) ? { message: "No value of this map is a number." } : part)));
+    cell.paint(frame, shown.map((part) => (isEmpty(part) ? { message: "No value of this map is a number." } : { ...part, note: noteOf(part) })));
   } catch (error) {
     cell.paint(frame, shown.map(() => ({ message: error.message })));
   }

@@ -22,11 +22,12 @@ export class LinesCell {
   }
 
   paint(frame, shown) {
-    shown.forEach(({ map, record, message }, part) => {
+    shown.forEach(({ map: found, record, message, note }, part) => {
+      const map = note ? null : found;
       const { side, method } = this.column.parts[part];
       const series = seriesOf(frame.sides[side].run, this.sample);
       const rest = series.length > MOST_CHANNELS ? `${series.length - MOST_CHANNELS} more channels are not shown.` : "";
-      this.messages[part].textContent = message ?? rest;
+      this.messages[part].textContent = message ?? note ?? rest;
       const look = map && lookOf(frame, method, record, map, true);
       this.draw(this.canvases[part], series.slice(0, MOST_CHANNELS), map, look);
     });

@@ -14,7 +14,7 @@ export class PictureCell {
     this.mode = column.swipe ? "swipe" : frame.values.mode;
     this.tileOf = [];
     this.maps = column.parts.map(() => element("canvas", { class: "map", width: 1, height: 1 }));
-    this.messages = column.parts.map(() => element("span", { class: "message" }));
+    this.messages = column.parts.map((_, part) => element("span", { class: "message", "data-part": part }));
     const sides = [...new Set(column.parts.map(({ side }) => side))];
     const kind = this.mode === "side" ? "map" : this.mode;
     const input = this.mode === "side" ? [this.tile("input", frame, 0, sample, [])] : [];
@@ -33,12 +33,13 @@ export class PictureCell {
     return tile;
   }
 
-  // shown: per part {map, record} or {message}
+  // shown: per part {map, record, note} or {message}; a note takes the place of the map's colours
   paint(frame, shown) {
-    shown.forEach(({ map, record, message }, part) => {
-      this.messages[part].textContent = message ?? "";
-      this.maps[part].hidden = !map;
-      if (!map) return;
+    shown.forEach(({ map, record, message, note }, part) => {
+      this.messages[part].textContent = message ?? note ?? "";
+      this.messages[part].classList.toggle("note", Boolean(note));
+      this.maps[part].hidden = !map || Boolean(note);
+      if (this.maps[part].hidden) return;
       const over = this.mode === "overlay" || this.mode === "swipe";
       if (map.shape.length > 2) throw new Error(`Expected a map [H, W]. Received: shape ${map.shape.join(" x ")}.`);
       const look = lookOf(frame, this.column.parts[part].method, record, map, over);

@@ -17,10 +17,10 @@ export class TextCell {
   }
 
   paint(frame, shown) {
-    shown.forEach(({ map, record, message }, part) => {
+    shown.forEach(({ map, record, message, note: said }, part) => {
       const { words, note } = this.parts[part];
-      note.textContent = message ?? this.parts[part].rest;
-      const look = map && lookOf(frame, this.column.parts[part].method, record, map, true);
+      note.textContent = message ?? said ?? this.parts[part].rest;
+      const look = map && !said && lookOf(frame, this.column.parts[part].method, record, map, true);
       words.forEach((word, place) => {
         const value = map ? valueAt(map, place) : NaN;
         word.style.backgroundColor = look ? css(look.colour(value), PALE) : "";

@@ -2,7 +2,7 @@
 
 import { element, icon } from "./dom.js";
 import { className } from "./data.js";
-import { columnsOf, short } from "./frame.js";
+import { columnsOf, saidOf, short } from "./frame.js";
 import { cellOf, paintCell, shownOf } from "./grid.js";
 import { valueAt } from "./maps.js";
 import { moved, placeName, underPointer } from "./places.js";
@@ -120,7 +120,9 @@ export class Zoom {
       const { classes, scores } = part.record;
       return scores.slice(0, 20).map((score, index) => {
         const name = classes ? className(part.run, classes[index]) : "score";
-        return row(`${this.nameOf(part)}: ${name}`, short(score), index === part.index);
+        const strong = index === part.index;
+        const said = saidOf({ ...part, index, map: strong ? part.map : null });
+        return row(`${this.nameOf(part)}: ${name}`, [short(score), said].filter(Boolean).join(" · "), strong);
       });
     });
     this.scores.replaceChildren(...rows);
