@@ -386,6 +386,8 @@ def test_pictures_give_values_scores_and_figures(explained, home):
         ]
         scores = np.array([float(row["score"]) for row in rows]).reshape(2, 2)
         np.testing.assert_allclose(scores, expected.scores, rtol=1e-4)
+        known = [row["reliable"] == "True" for row in rows]
+        assert known == expected.extras["reliable"].ravel().tolist()
     assert {row["base_value"] == "" for row in table(folder) if row["method"] == "grad_cam"} == {
         True
     }

@@ -119,7 +119,7 @@ def test_influence_is_the_gradient_averaged_along_the_line(picture, layer):
     for node, weight in zip(*naive.gauss_legendre(7), strict=True):
         expected = expected + weight * net.gradient(line(x, 0.2, node), CLASSES, layer)
     naive.close(explanation.values, expected)
-    assert not explanation.extras
+    assert explanation.extras.keys() == {"reliable"}
 
 
 def test_many_classes_and_small_batches(picture):

@@ -55,7 +55,7 @@ def test_every_explainer_tells_a_network_that_ignores_its_input(name, pictures):
 def flags(explainer, model, x, target=None):
     """What is said of maps that need no warning."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         return explainer(model, x, target).extras["reliable"]
 
 
@@ -110,11 +110,34 @@ def test_a_score_that_happens_to_be_zero_hides_nothing(explainer):
     assert flags(explainer, linear(kernel, [0]), balanced).all()
 
 
-@pytest.mark.parametrize("explainer", ENGINES)
-def test_a_base_value_counts_as_the_score_does(explainer):
-    model = linear([[1.0], [1e-7], [0]], [-1])  # 0 here, and -1 at the baseline
-    beside = np.array([[1, 2, 3]], "float32")
-    assert flags(explainer, model, beside).all()
+def test_a_base_value_counts_as_the_score_does():
+    x = keras.Input((3,))
+    tiny = layers.Dense(1, kernel_initializer=keras.initializers.Constant(1e-12))(x)
+    step = 5 * (ops.tanh(1e3 * x[:, :1]) - 1)  # 0 here, -10 at the baseline, and flat
+    model = keras.Model(x, tiny + step)
+    explainer = kx.IntegratedGradients(steps=2, baseline=-1)
+    assert not warned(explainer, model, np.abs(TABLE)).any()
+
+
+@pytest.mark.parametrize("width", [20_000])
+def test_very_many_small_shares_are_no_rounding(width):
+    x = keras.Input((width,))
+    model = keras.Model(x, layers.Dense(1, "linear", kernel_initializer="ones", name="out")(x))
+    model.get_layer("out").set_weights([np.full((width, 1), 1e-7, "float32"), np.ones(1)])
+    assert flags(kx.InputXGradient(), model, np.ones((1, width), "float32")).all()
+
+
+def test_very_many_steps_of_rounding_are_rounding():
+    x = keras.Input((64,))
+    model = keras.Model(x, layers.Dense(1, name="out")(x))
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(0, 0.05, (64, 1)).astype("float32")
+    model.get_layer("out").set_weights([kernel, np.float32([1e6])])
+    found = kx.FeatureAblation()
+    with pytest.warns(UserWarning, match="below float precision"):
+        found = found(model, rng.normal(size=(2, 64)).astype("float32"))
+    assert np.abs(found.values).sum() > 1
+    assert not found.extras["reliable"].any()
 
 
 @pytest.mark.parametrize("explainer", GRADIENTS)
@@ -262,3 +285,25 @@ def test_the_flag_is_saved_with_the_explanation(tmp_path):
     loaded = kx.Explanation.load(tmp_path / "found.npz").extras["reliable"]
     assert loaded.dtype == bool
     assert not loaded.any()
+
+
+def test_a_mean_gradient_that_a_normalization_makes_zero_is_zero():
+    x = keras.Input(X.shape[1:])
+    h = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    h = layers.Flatten()(layers.GroupNormalization(groups=-1)(h))  # takes the mean off
+    model = keras.Model(x, layers.Dense(1, bias_initializer="ones")(h))
+    with pytest.warns(UserWarning, match="GradCAM is zero everywhere for all"):
+        found = kx.GradCAM(layer="conv", relu=False)(model, X)
+    assert not found.values.any()
+    assert flags(kx.HiResCAM(layer="conv"), model, X).all()
+
+
+def test_a_score_that_a_far_token_hardly_reaches_is_flagged_and_one_map_of_all_tokens_is_not():
+    x = keras.Input((40, 3))
+    half = keras.initializers.Identity(0.5)
+    h = layers.SimpleRNN(3, recurrent_initializer=half)(layers.ZeroPadding1D((0, 40))(x))
+    far = keras.Model(x, layers.Dense(1, bias_initializer="ones")(h))
+    near = keras.Model(x, layers.Dense(1)(layers.SimpleRNN(3, recurrent_initializer=half)(x)))
+    rows = np.random.default_rng(0).normal(size=(2, 40, 3)).astype("float32")
+    assert not warned(kx.IntegratedGradients(steps=2), far, rows).any()
+    assert flags(kx.IntegratedGradients(steps=2), near, rows).all()

@@ -230,7 +230,7 @@ class TestLife:
             import numpy as np
             from keras_explain.sinks import Record, TensorBoard
             from keras_explain.sinks.background import Background
-            class Explanation: scores = np.ones(2)
+            class Explanation: scores, extras = np.ones(2), {{}}
             sink = TensorBoard({str(tmp_path)!r})
             for step in range(30):
                 sink.write(Record(

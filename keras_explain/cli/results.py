@@ -19,6 +19,7 @@ from keras_explain import __version__, files
 from keras_explain.cli.samples import Samples
 from keras_explain.core.explanation import Explanation
 from keras_explain.core.targets import Class
+from keras_explain.plots import notes
 
 Row = dict[str, Any]
 BEST = 5  # classes a prediction is told by
@@ -72,6 +73,7 @@ class Result:
         index = np.broadcast_to(np.asarray(one.target.index), shape).ravel()
         extras = [one.extras.get(name) for name in ("base_values", "convergence_delta")]
         base, delta = (None if e is None else np.ravel(e) for e in extras)
+        known = np.ravel(notes.reliable(one))
         single = one.units == 1 and type(one.target) is Class
         for k, (number, score) in enumerate(zip(index, scores, strict=True)):
             yield {
@@ -82,6 +84,7 @@ class Result:
                 "score": _finite(score),
                 "base_value": None if base is None else _finite(base[k]),
                 "convergence_delta": None if delta is None else _finite(delta[k]),
+                "reliable": bool(known[k]),
             }
 
     @staticmethod

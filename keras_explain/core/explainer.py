@@ -353,7 +353,7 @@ def _warn_of_no_logit() -> None:
 def _warn_of_rounding(explainer: Explainer, values: Nest, reliable: Nest) -> None:
     pairs = zip(tree.flatten(values), tree.flatten(reliable), strict=True)
     if any(not known.all() and leaf[~known].any() for leaf, known in pairs):
-        # Without numbers, as above.
+        # Without numbers, as in the next one.
         warnings.warn(
             f"{type(explainer).__name__} is below float precision for some samples, which "
             '`extras["reliable"]` names: beside the size of the score, float32 does not tell their '

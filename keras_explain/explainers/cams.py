@@ -9,7 +9,7 @@ from keras import ops
 from keras_explain import backend
 from keras_explain.core.explainer import Explainer
 from keras_explain.core.operations import AFFINE, ALIASES, MIXING, ROUTING, WEIGHTED
-from keras_explain.core.precision import Unit
+from keras_explain.core.precision import ROUNDING, Unit
 from keras_explain.core.probe import Features, Probe
 
 Tensor = Any
@@ -118,7 +118,8 @@ class GradCAM(_CAM):
     `a_k = mean over positions of dS_c / dA_k`, `map = ReLU(sum_k a_k A_k)`
 
     The map `[B, h, w]` at the layer's resolution is in `extras["map"]`; `values` `[B, H, W]` is its
-    bilinear upsampling to the input's size. Series and volumes work alike.
+    bilinear upsampling to the input's size. Series and volumes work alike. A mean that is nothing
+    but rounding, as before a normalization over positions, counts as 0.
 
     Args:
         layer: The layer whose output A is weighted: the layer, its name, or a path into nested
@@ -137,7 +138,10 @@ class GradCAM(_CAM):
     """
 
     def weights(self, features: Features) -> Tensor:
-        return ops.mean(features.gradient, axis=_positions(features.gradient), keepdims=True)
+        axes = _positions(features.gradient)
+        mean = ops.mean(features.gradient, axis=axes, keepdims=True)
+        size = ops.mean(ops.abs(features.gradient), axis=axes, keepdims=True)
+        return ops.where(ops.abs(mean) > ROUNDING * size, mean, 0.0)
 
 
 class GradCAMPlusPlus(_CAM):
