@@ -1,6 +1,8 @@
 """What a model decides by its input (masks, lengths, conditions) is that of the input, wherever a
 method moves the point; the masks of twins are given to them as a second input."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -322,3 +324,130 @@ def test_a_gradient_that_a_decision_cuts_off_is_an_error():
     model(TABLE)
     with pytest.raises(ValueError, match="cut off"):
         kx.Saliency()(model, TABLE, 0)
+
+
+# Methods by rules: a mask is no source, and passes on to what it selects
+
+RULES = {
+    "DeepLIFT": kx.DeepLIFT(baseline=0.1),
+    "reveal-cancel": kx.DeepLIFT(baseline=0.1, rule="reveal_cancel"),
+    "LRP": kx.LRP(rules="epsilon"),
+    "flat LRP": kx.LRP(rules="epsilon_plus_flat"),
+    "guided": kx.GuidedBackprop(),
+}
+
+
+class Scored(keras.Model):
+    """Attention by hand and pooling, under a mask that it makes of its input, or that is given."""
+
+    def __init__(self, blocked, there=None):
+        super().__init__()
+        self.blocked, self.there = blocked, there
+        self.query, self.key, self.value = (layers.Dense(4) for _ in range(3))
+        self.inner, self.outer = layers.Dense(4, activation="relu"), layers.Dense(2)
+
+    def call(self, x):
+        there = ops.any(x != 0, -1) if self.there is None else self.there
+        pairs = ops.matmul(self.query(x), ops.transpose(self.key(x), (0, 2, 1)))
+        weights = ops.softmax(self.blocked(pairs, there[:, None, :]))
+        y = self.inner(ops.matmul(weights, self.value(x)) + x @ _SPREAD)
+        return self.outer(mean_of(y, there, lambda y: y))
+
+
+_SPREAD = np.eye(WIDTH, 4, dtype="float32")
+BLOCKED = {
+    "where": lambda pairs, there: ops.where(there, pairs, -1e9),
+    "infinite": lambda pairs, there: ops.where(there, pairs, -np.inf),
+    "additive": lambda pairs, there: pairs + (1 - ops.cast(there, "float32")) * -1e9,
+}
+
+
+@functools.cache
+def scored(how):
+    model, twin = Scored(BLOCKED[how]), Scored(BLOCKED[how], THERE)
+    model(X), twin(X)
+    twin.set_weights(model.get_weights())
+    return model, twin
+
+
+@pytest.mark.parametrize("how", BLOCKED)
+@pytest.mark.parametrize("method", RULES)
+def test_rules_take_a_mask_of_the_input_for_a_constant(how, method):
+    model, twin = scored(how)
+    result = RULES[method](model, X, 0)
+    check.assert_same(result, RULES[method](twin, X, 0))
+    assert not result.values[~THERE].any()
+
+
+def test_masked_pooling_by_the_rules_of_the_papers():
+    """`mean of relu(x w)` over what is there, by NumPy in float64."""
+    x = keras.Input((STEPS, WIDTH))
+    dense = layers.Dense(4, activation="relu", use_bias=False)
+    last = layers.Dense(2, use_bias=False)
+    model = keras.Model(x, last(layers.GlobalAveragePooling1D()(dense(layers.Masking()(x)))))
+    w, v = (layer.kernel.numpy().astype(np.float64) for layer in (dense, last))
+    share = THERE[..., None] / THERE.sum(1)[:, None, None] * v[:, 0]  # [n, T, 4]
+    z, r = X.astype(np.float64) @ w, np.full_like(X, 0.1, np.float64) @ w
+    slope = (np.maximum(z, 0) - np.maximum(r, 0)) / (z - r)
+    expected = (share * slope) @ w.T * (X - 0.1)
+    values = kx.DeepLIFT(baseline=0.1)(model, X, 0).values
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        kx.LRP(rules="epsilon")(model, X, 0).values, (share * (z > 0)) @ w.T * X, atol=1e-5
+    )
+
+
+# Masks that are an input of their own
+
+ATTENTION = {
+    "multi-head": lambda x, m: layers.MultiHeadAttention(2, 2)(x, x, attention_mask=m[:, None, :]),
+    "causal": lambda x, m: layers.MultiHeadAttention(2, 2)(
+        x, x, attention_mask=ops.cast(m, "bool")[:, None, :], use_causal_mask=True
+    ),
+    "grouped": lambda x, m: layers.GroupQueryAttention(2, 2, 1)(
+        x, x, attention_mask=ops.cast(m, "bool")[:, None, :]
+    ),
+    "additive": lambda x, m: ops.matmul(
+        ops.softmax(
+            ops.matmul(x, ops.transpose(x, (0, 2, 1)))
+            + ((1 - ops.cast(m, "float32")) * -1e9)[:, None, :]
+        ),
+        layers.Dense(3)(x),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+def test_an_input_of_integers_that_masks_has_no_share(kind):
+    x, m = keras.Input((STEPS, WIDTH)), keras.Input((STEPS,), dtype="int32")
+    y = layers.LayerNormalization()(x + ATTENTION[kind](x, m))
+    there = ops.cast(m, "float32")[..., None]
+    mean = ops.sum(y * there, 1) / ops.sum(there, 1)
+    model = keras.Model([x, m], layers.Dense(2)(mean))
+    mask = THERE.astype("int32")
+    explainers = [
+        (kx.DeepLIFT(baseline=0.1), kx.DeepLIFT(baseline=[0.1, mask])),
+        (kx.LRP(), kx.LRP()),
+        (kx.IntegratedGradients(steps=4), kx.IntegratedGradients(steps=4, baseline=[0.0, mask])),
+    ]
+    for explainer, named in explainers:
+        result = explainer(model, [X, mask], 0)
+        check.assert_same(result, named(model, [X, mask], 0))
+        assert result.values[0].any()
+        assert not result.values[1].any()
+        assert not result.values[0][~THERE].any()
+    delta = kx.DeepLIFT(baseline=0.1)(model, [X, mask], 0).extras["convergence_delta"]
+    np.testing.assert_allclose(delta, 0, atol=1e-5)
+
+
+def test_integers_that_are_decided_by_in_part_have_shares():
+    """A table with a column of categories."""
+    x = keras.Input((4,), dtype="int32")
+    kind = ops.one_hot(ops.cast(x[:, 0], "int32"), 3)
+    rest = layers.Dense(3)(ops.cast(x[:, 1:], "float32"))
+    model = keras.Model(x, layers.Dense(2)(kind + rest))
+    table = np.random.default_rng(0).integers(0, 3, (4, 4))
+    result = kx.IntegratedGradients(steps=2, baseline=-1.0)(model, table, 0)
+    assert not result.values[:, 0].any()
+    assert result.values[:, 1:].all()
+    np.testing.assert_allclose(result.extras["convergence_delta"], 0, atol=1e-5)
