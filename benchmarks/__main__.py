@@ -102,10 +102,11 @@ def epochs(rounds: int) -> None:
     print("### The callback, 60,000 pictures of 28 x 28, 3 explainers, 8 samples\n")
     times = callback.epochs(rounds)
     without, with_ = (statistics.median(times[name]) for name in ("without", "with"))
-    _row("epoch without", "epoch with", "added", "start of training")
-    _row(*["---"] * 4)
-    start = statistics.median(times["start"])
-    _row(f"{without:.2f} s", f"{with_:.2f} s", f"{callback.added(times):.1%}", f"{start:.2f} s")
+    _row("epoch without", "epoch with", "added", "start of training", "on disk after")
+    _row(*["---"] * 5)
+    start, behind = (statistics.median(of) for of in (times["start"], callback.behind(rounds)))
+    share = f"{callback.added(times):.1%}"
+    _row(f"{without:.2f} s", f"{with_:.2f} s", share, f"{start:.2f} s", f"{behind:.2f} s")
     print()
 
 

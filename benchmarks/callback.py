@@ -28,6 +28,22 @@ def epochs(rounds: int) -> dict[str, list[float]]:
     return times
 
 
+def behind(rounds: int) -> list[float]:
+    """Seconds from the end of an explained step until all of it is on disk."""
+    model, x, y = fashion_sized()
+    times = []
+    with tempfile.TemporaryDirectory() as logs:
+        logger = _logger(x, y, logs)
+        logger.set_model(model)
+        logger.on_train_begin()
+        for step in range(rounds):
+            logger.on_epoch_end(step)
+            begin = time.perf_counter()
+            logger.sinks[0].close()  # which waits
+            times.append(time.perf_counter() - begin)
+    return times
+
+
 def added(times: dict[str, list[float]]) -> float:
     """The share that the callback adds to an epoch, by medians."""
     return statistics.median(times["with"]) / statistics.median(times["without"]) - 1

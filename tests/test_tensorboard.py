@@ -1,6 +1,9 @@
 """The TensorBoard sink: what is on disk, and what a real TensorBoard makes of it."""
 
 import contextlib
+import ctypes
+import gc
+import itertools
 import os
 import resource
 import shutil
@@ -20,6 +23,7 @@ from keras_explain.callbacks import ExplanationLogger
 from keras_explain.sinks import Memory, NotWrittenError, TensorBoard, pairs, wording
 from keras_explain.sinks.event_file import EventFile
 from keras_explain.tensorboard.reader import local_reader
+from tests import logs
 from tests.process import run_python
 from tests.server import server, wait_for
 
@@ -334,6 +338,21 @@ class TestBrokenDisk:
         (run,) = local_reader(str(tmp_path)).runs()["runs"].values()
         assert (run["steps"], run["samples"]["count"]) == ([0, 2, 3], 3)
 
+    def test_a_training_that_can_not_begin_leaves_no_file(self, tmp_path):
+        wrong = logger(tmp_path, explainers=["grad_cam"])
+        with pytest.raises(ValueError, match="spatial extent"):
+            fit([wrong])
+        assert list((tmp_path / "explain").iterdir()) == []
+
+    def test_the_directory_is_where_training_began(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "elsewhere").mkdir()
+        keeps = logger("logs")
+        leave = Between(keeps.sinks[0], epoch_1=lambda: monkeypatch.chdir("elsewhere"))
+        fit([keeps, leave], epochs=3)
+        assert steps_in(tmp_path / "logs") == [0, 1, 2]
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+
     def test_nothing_half_written_is_left_by_a_disk_that_stays_full(self, tmp_path):
         with full_disk(), pytest.raises(OSError, match=r"Expected a `log_dir`.*File too large"):
             fit([logger(tmp_path)], epochs=1)
@@ -439,6 +458,40 @@ class TestKilled:
         assert steps in (list(range(1, 10)), list(range(1, 11)))  # killed after step 10
         (run,) = local_reader(str(tmp_path)).runs()["runs"].values()
         assert set(run["steps"]) >= set(range(1, 10))
+
+
+class MallInfo(ctypes.Structure):
+    """What glibc's `mallinfo2` returns."""
+
+    _fields_ = (("counts", ctypes.c_size_t * 10),)
+
+
+def bytes_in_use():
+    """What all code of this process has allocated, beside what Python keeps for its objects."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        pytest.skip("only glibc says how much is in use")
+    mallinfo.restype = MallInfo
+    gc.collect()
+    counts = mallinfo().counts
+    return counts[7] + counts[4]  # uordblks + hblkhd
+
+
+def test_memory_does_not_grow_with_the_steps(tmp_path):
+    """TensorFlow keeps a tensor of each number that it is given, 1.3 KiB, so it is given none."""
+    sink, steps = TensorBoard(tmp_path), iter(range(10_000))
+
+    def explain(count):
+        for step in itertools.islice(steps, count):
+            scalars = {str(i): step + i / 10 for i in range(8)}
+            sink.write(logs.record(step, samples=1, scalars=scalars))
+            sink.flush()
+        sink._place.events.wait()
+        return bytes_in_use()
+
+    before, after = explain(30), explain(100)
+    sink.close()
+    assert (after - before) / 100 < 1024
 
 
 def writers():

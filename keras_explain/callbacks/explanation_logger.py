@@ -58,6 +58,9 @@ class ExplanationLogger(keras.callbacks.Callback):
     the configuration to light as an error, whatever `on_error` says. Neither the model nor any
     random state is changed.
 
+    A copy, by `copy.deepcopy` (as KerasTuner makes one for each trial) or `pickle`, has seen no
+    training, and logs to `<log_dir>/copy_1/explain`, or the next number that is free.
+
     Args:
         explainers: One explainer, a list, or a dict of name -> explainer. Names as strings, such
             as `"grad_cam"`, work. In a list, an explainer's name in the log is its class name in
@@ -168,12 +171,14 @@ class ExplanationLogger(keras.callbacks.Callback):
         """Opens the sinks, and explains once without logging it. Every error is raised."""
         shown = Pictures(self.samples.x, self.to_image)
         self._run = _Run(shown)
-        for sink in self.sinks:
-            self._tell(sink, sink.open, list(self.explainers))
-        with warnings.catch_warnings():
-            # An untrained model's may be.
+        with contextlib.ExitStack() as opened, warnings.catch_warnings():
+            # The maps of an untrained model may be.
             warnings.filterwarnings("ignore", ".* is (zero everywhere|below float precision)")
+            for sink in self.sinks:
+                self._tell(sink, sink.open, list(self.explainers))
+                opened.callback(sink.close)
             self._explain(step=0)
+            opened.pop_all()
         self._run = _Run(shown, rehearsing=False, ranks=self._ranks)
         self.failures = {}
 

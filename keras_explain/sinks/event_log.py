@@ -108,7 +108,9 @@ _LOCK = threading.Lock()
 
 def events_in(directory: str) -> EventLog:
     """The events of a directory, which all that write to it share."""
-    key = os.path.realpath(directory)
+    remote = "://" in directory  # a file system that Python does not know
+    directory = directory if remote else os.path.abspath(directory)
+    key = directory if remote else os.path.realpath(directory)
     with _LOCK:
         log = _OPEN.get(key)
         if log is None:
@@ -160,7 +162,7 @@ def _new_directory(log_dir: str) -> str:
 
 def _is_made(path: str) -> bool:
     """Makes a directory; False where it was there, which TensorFlow would not say."""
-    if "://" in path:  # a file system that Python does not know
+    if "://" in path:
         new = not tf.io.gfile.exists(path)
         tf.io.gfile.makedirs(path)
         return new
