@@ -172,8 +172,9 @@ class ExplanationLogger(keras.callbacks.Callback):
         shown = Pictures(self.samples.x, self.to_image)
         self._run = _Run(shown)
         with contextlib.ExitStack() as opened, warnings.catch_warnings():
-            # The maps of an untrained model may be.
+            # The maps of an untrained model may be; what is not finite is said at the first step.
             warnings.filterwarnings("ignore", ".* is (zero everywhere|below float precision)")
+            warnings.filterwarnings("ignore", ".* has NaN or infinite")
             for sink in self.sinks:
                 self._tell(sink, sink.open, list(self.explainers))
                 opened.callback(sink.close)

@@ -379,9 +379,8 @@ def _tile(tensor: Tensor, times: Tensor) -> Tensor:
 
 def _completeness(result: dict[str, Any], base: np.ndarray) -> dict[str, np.ndarray]:
     """The base values, and the sum of the attributions less the difference they should sum to."""
-    total = sum(
-        leaf.reshape(len(leaf), -1).sum(axis=1, dtype=np.float64)
-        for leaf in tree.flatten(result["values"])
-    )
-    delta = total - (result["scores"].astype(np.float64) - base)
+    leaves = [leaf.reshape(len(leaf), -1) for leaf in tree.flatten(result["values"])]
+    with np.errstate(invalid="ignore"):  # infinite values are told by what calls the explainer
+        total = sum(leaf.sum(axis=1, dtype=np.float64) for leaf in leaves)
+        delta = total - (result["scores"].astype(np.float64) - base)
     return {"base_values": base, "convergence_delta": delta.astype(np.float32)}

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import baselines, chunks, inputs
+from keras_explain.core import baselines, chunks, finite, inputs
 from keras_explain.core.config import Config, deserialize, known_classes
 from keras_explain.core.explanation import Explanation
 from keras_explain.core.names import nearest, snake_name
@@ -75,13 +75,20 @@ class Explainer(Config, abc.ABC):
         explainer = with_data(self, model, x)
         explainer.check(x)
         _check_seed(seed)
-        result = chunks.run(explainer, OpenModel.of(model), x, target, batch_size, seed, progress)
+        opened = OpenModel.of(model)
+        try:
+            result = chunks.run(explainer, opened, x, target, batch_size, seed, progress)
+        except finite.NotFiniteError as error:
+            cause = finite.cause(opened, x, target, error.sample)
+            raise ValueError(f"{error} {cause}.") from None
         result["extras"] |= more
         if result.pop("as_it_is"):
             _warn_of_no_logit()
-        _warn_of_zeros(self, result["values"])
-        _warn_of_rounding(self, result["values"], result["extras"]["reliable"])
-        _warn_of_nan(self, result["values"])
+        good = finite.finite_rows(result)
+        if not good.all():
+            finite.warn(type(self).__name__, opened, x, target, result)
+        _warn_of_zeros(self, result["values"], good)
+        _warn_of_rounding(self, result["values"], result["extras"]["reliable"], good)
         return Explanation(explainer=self, x=x, **result)
 
     # What a method defines
@@ -331,15 +338,6 @@ def _check_seed(seed: Any) -> None:
         )
 
 
-def _warn_of_nan(explainer: Explainer, values: Nest) -> None:
-    if not all(np.isfinite(leaf).all() for leaf in tree.flatten(values)):
-        warnings.warn(
-            f"{type(explainer).__name__} has NaN or infinite values: the model's outputs, or their "
-            "gradients, are not finite for the input or for what it is compared with.",
-            stacklevel=3,
-        )
-
-
 def _warn_of_no_logit() -> None:
     warnings.warn(
         "The model's output is explained as it is: a softmax or sigmoid leads to it, but there is "
@@ -350,9 +348,11 @@ def _warn_of_no_logit() -> None:
     )
 
 
-def _warn_of_rounding(explainer: Explainer, values: Nest, reliable: Nest) -> None:
+def _warn_of_rounding(
+    explainer: Explainer, values: Nest, reliable: Nest, among: np.ndarray
+) -> None:
     pairs = zip(tree.flatten(values), tree.flatten(reliable), strict=True)
-    if any(not known.all() and leaf[~known].any() for leaf, known in pairs):
+    if any(leaf[among][~known[among]].any() for leaf, known in pairs):
         # Without numbers, as in the next one.
         warnings.warn(
             f"{type(explainer).__name__} is below float precision for some samples, which "
@@ -363,9 +363,9 @@ def _warn_of_rounding(explainer: Explainer, values: Nest, reliable: Nest) -> Non
         )
 
 
-def _warn_of_zeros(explainer: Explainer, values: Nest) -> None:
+def _warn_of_zeros(explainer: Explainer, values: Nest, among: np.ndarray) -> None:
     leaves = [leaf.reshape(len(leaf), -1) for leaf in tree.flatten(values)]
-    zero = np.all([~leaf.any(axis=1) for leaf in leaves], axis=0)
+    zero = np.all([~leaf.any(axis=1) for leaf in leaves], axis=0)[among]
     if zero.any():
         # Without numbers, so that Python shows it once, and not at every epoch of a training.
         warnings.warn(

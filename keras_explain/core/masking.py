@@ -18,6 +18,7 @@ from keras_explain.core import baselines
 from keras_explain.core import features as cuts
 from keras_explain.core.chunks import Share
 from keras_explain.core.explainer import Explainer
+from keras_explain.core.finite import NotFiniteError
 from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Each, Reduction
@@ -122,6 +123,13 @@ class Perturbation(Explainer, abc.ABC):
         return shares
 
     def afterwards(self, x: Nest, result: dict[str, Any], share: Share) -> dict[str, Any]:
+        whole = ~np.isfinite(result["scores"]).reshape(len(share.rows), -1).all(axis=1)
+        if whole.any():
+            raise NotFiniteError(
+                "Expected a finite score to explain. Received: NaN or infinity for sample "
+                f"{int(share.rows[whole.argmax()])} itself.",
+                int(share.rows[whole.argmax()]),
+            )
         leaves = [leaf.reshape(len(leaf), -1) for leaf in tree.flatten(result["values"])]
         bad = ~np.all([np.isfinite(leaf).all(axis=1) for leaf in leaves], axis=0)
         if bad.any():

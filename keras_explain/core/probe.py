@@ -341,6 +341,22 @@ class Probe:
         flat = [outputs.cut(t) for call in calls for t in tree.flatten(call.output)]
         return flat[0] if len(flat) == 1 else flat
 
+    def broken_calls(self) -> Tensor:
+        """For each call of a layer whether its output holds NaN, and infinity: `[calls, 2]`.
+
+        The layers' paths are noted in the facts.
+        """
+        found = []
+        self.facts["paths"] = []
+        for call in self._run(self.inputs, {}).calls:
+            parts = [t for t in tree.flatten(call.output) if t.dtype.is_floating]
+            flat = [ops.reshape(ops.cast(part, "float32"), (-1,)) for part in parts]
+            tests = [[ops.any(test(part)) for part in flat] for test in (ops.isnan, ops.isinf)]
+            if flat:
+                found.append(ops.stack([ops.any(ops.stack(one)) for one in tests]))
+                self.facts["paths"].append(call.path)
+        return ops.stack(found) if found else ops.zeros((0, 2), "bool")
+
     # Shapes
 
     def upsample(self, maps: Tensor) -> Tensor:

@@ -246,7 +246,7 @@ class Region(Target, kw_only=False):
         spatial, classes = tuple(y.shape[1:-1]), y.shape[-1]
         y = ops.reshape(y, (-1, int(np.prod(spatial)), classes))  # [n, S, C]
         is_there = ops.cast(y > units.middle, "int32") - 1
-        predicted = is_there if classes == 1 else ops.argmax(y, -1)[..., None]
+        predicted = is_there if classes == 1 else _largest(y)[..., None]
         chosen = backend.fixed(predicted == ops.arange(classes))
         members = ops.cast(chosen, y.dtype)  # [n, S, C]
         most = ops.cast(ops.argmax(ops.sum(members, 1), -1), "int32")[:, None]
@@ -325,8 +325,13 @@ def _classes(y: Tensor) -> Tensor:
     )
 
 
+def _largest(y: Tensor) -> Tensor:
+    """The position of the largest number; as in NumPy, NaN is larger than all."""
+    return ops.argmax(ops.where(ops.isnan(y), np.inf, y), axis=-1)
+
+
 def _pick(y: Tensor, index: Tensor) -> tuple[Tensor, Tensor, int]:
-    predicted = backend.fixed(ops.cast(ops.argmax(y, axis=-1), "int32")[:, None])
+    predicted = backend.fixed(ops.cast(_largest(y), "int32")[:, None])
     index = ops.where(index < 0, predicted, index)
     if index.shape[1] != 1:
         return ops.take_along_axis(y, index, axis=1), index, y.shape[-1]
