@@ -9,12 +9,18 @@ import pytest
 from keras import layers, ops
 
 import keras_explain as kx
+from keras_explain.core import precision
 from tests import check
 
 CLASSES = {cls.__name__: cls for cls in check.explainer_classes()}
 # What is not in units of the score, and not made by differences of scores either; and relevance
 # that biases take no part in, whatever the network does with its input.
 OTHER_UNITS = {"EigenCAM", "InternalInfluence", "DeepTaylor"}
+# Weights of channels, masks, Owen values and shares of variance.
+MADE_OF_DIFFERENCES = [
+    *("AblationCAM", "ScoreCAM", "MeaningfulPerturbation", "ExtremalPerturbation"),
+    *("PartitionSHAP", "SobolAttribution", "HSICAttribution"),
+]
 X = np.random.default_rng(0).uniform(0.1, 1, (3, 12, 12, 3)).astype("float32")
 BIASES = np.array([3, 1, -2], "float32")
 TABLE = np.array([[0.5, -1, 2], [-1, 2, 0.25], [1, 1, -3]], "float32")
@@ -30,6 +36,7 @@ ENGINES = (
 @pytest.fixture(scope="module")
 def pictures():
     """A model, and a function that sets how much its scores depend on the input."""
+    keras.utils.set_random_seed(0)
     x = keras.Input(X.shape[1:])
     h = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3, activation="relu")(x))
     model = keras.Model(x, layers.Dense(3, name="out")(h))
@@ -50,6 +57,16 @@ def test_every_explainer_tells_a_network_that_ignores_its_input(name, pictures):
     assert flags(explainer, pictures(1.0), X, 0).tolist() == [True] * 3
     if name not in OTHER_UNITS:
         assert warned(explainer, pictures(1e-9), X, 0).tolist() == [False] * 3
+
+
+@pytest.mark.parametrize("name", MADE_OF_DIFFERENCES)
+def test_what_is_made_of_scores_that_differ_by_rounding_is_zero(name, pictures):
+    explainer = check.explainer_for(CLASSES[name], X, pictures(1.0))
+    model = pictures(1e-6)
+    seen = [float(model(scale * X)[0, 0]) for scale in (0, 0.3, 0.6, 1)]
+    assert 0 < np.ptp(seen) < 3 * precision.ROUNDING
+    with pytest.warns(UserWarning, match="is zero everywhere for all"):
+        assert not explainer(model, X, 0).values.any()
 
 
 def flags(explainer, model, x, target=None):
@@ -223,9 +240,9 @@ def test_squares_are_judged_by_their_roots(explainer):
     x = keras.Input((3,))
     h = layers.Dense(4, "tanh", kernel_initializer="glorot_uniform")(x)
     model = keras.Model(x, layers.Dense(1, name="out")(h))
-    for size, judge in ((1e-5, flags), (1e-9, warned)):  # of which the squares are 1e-10 and 1e-18
+    for size, bias, judge in ((1e-7, 0, flags), (1e-9, 1, warned)):
         kernel = size * np.array([[1], [-1], [2], [0.5]], "float32")
-        model.get_layer("out").set_weights([kernel, np.zeros(1, "float32") + (size < 1e-6)])
+        model.get_layer("out").set_weights([kernel, np.float32([bias])])
         assert judge(explainer, model, TABLE).all() == (judge is flags)
 
 
@@ -251,6 +268,7 @@ def test_what_is_not_finite_is_not_called_rounding():
         found = kx.IntegratedGradients(steps=2)(linear(np.nan * ONE, [1]), TABLE)
     assert found.extras["reliable"].all()
     assert not any("below float precision" in str(warning.message) for warning in seen)
+    assert precision.rounding(np.float32([5, np.inf, np.nan])[None], axis=0).tolist()[1:] == [0, 0]
 
 
 def test_the_warning_has_no_numbers_so_that_it_is_shown_once():
