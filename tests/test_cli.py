@@ -4,8 +4,10 @@ import csv
 import dataclasses
 import functools
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import types
@@ -16,11 +18,12 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from matplotlib.figure import Figure
 from PIL import Image
 from skimage import io
 
 import keras_explain as kx
-from keras_explain.cli import main, objects, options
+from keras_explain.cli import main, objects, options, results
 from keras_explain.cli.calls import calls
 from keras_explain.core.names import snake_name
 from tests import logs
@@ -941,3 +944,134 @@ def test_report_needs_logs_and_a_file(monkeypatch, capsys, tmp_path):
     (tmp_path / "file").touch()
     err = told(capsys, "report", tmp_path, "-o", tmp_path / "file" / "r.html", code=1)
     assert "Expected explanations in" in err  # before a folder is made
+
+
+# What people have: names, folders and spreadsheets
+
+TABLE = {"inputs": ["table.npy"], "model": "binary.keras", "preprocess": None}
+
+
+def test_a_method_that_has_no_waterfall_stops_no_other(explained):
+    folder, err = explained(
+        *("-m", "saliency", "-m", "integrated_gradients(steps=2)", "--show", "waterfall"),
+        **TABLE,
+        figures="each",
+        code=1,
+    )
+    assert "table_0.saliency.png was not drawn (and 2 more). Expected an explanation that" in err
+    drawn = {path.name for path in folder.glob("*.png")}
+    assert drawn == {f"table_{i}.integrated_gradients.png" for i in range(3)}
+    assert (folder / "saliency.npz").exists()
+
+
+@pytest.mark.parametrize("target", ["", " ", ",", " , "])
+def test_a_target_that_says_no_class(target, explained, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("\nb\nc\n")  # the first class has no name
+    _, err = explained("--target", target, "--class-names", names, code=2)
+    assert f"Expected --target to say a class. Received: {target!r}." in err
+
+
+NOT_UTF8 = os.fsdecode(b"caf\xe9")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file systems that have such names")
+def test_names_of_files_that_are_not_utf8(explained, home, tmp_path, capsys):
+    path = tmp_path / f"{NOT_UTF8}.npy"
+    shutil.copy(home / "table.npy", path)
+    to = tmp_path / f"out-{NOT_UTF8}"
+    out = told(capsys, "explain", home / "binary.keras", path, "-o", to, "--max-figures", "1")
+    assert r"caf\udce9_0: " in out
+    assert r"out-caf\udce9/caf\udce9_0.integrated_gradients.png" in out
+    assert (to / f"{NOT_UTF8}_0.integrated_gradients.png").exists()
+    assert table(to)[0]["input"] == r"caf\udce9_0"
+    summed_up = json.loads((to / "scores.json").read_text("utf-8"))
+    assert summed_up["inputs"][0]["file"] == str(path)
+
+
+def test_no_cell_of_a_table_is_a_formula(explained, tmp_path):
+    names, meant = ["=1+1", "@SUM(A1)", "-5.5"], ["'=1+1", "'@SUM(A1)", "-5.5"]
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    folder, _ = explained("--class-names", tmp_path / "names.json", "--target", "0,1,2")
+    rows = table(folder)
+    assert [row["class_name"] for row in rows] == meant * 2
+    assert all(float(row["score"]) is not None for row in rows)
+    (first, _) = json.loads((folder / "scores.json").read_text("utf-8"))["inputs"]
+    assert [row["class_name"] for row in first["explained"]] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("+x", "'+x"),
+        ("-x", "'-x"),
+        ("\tx", "'\tx"),
+        ("\rx", "'\rx"),
+        ("-1+1", "'-1+1"),
+        ("+3", "+3"),
+        ("-0,5", "-0,5"),
+        ("a=b", "a=b"),
+        ("", ""),
+    ],
+)
+def test_texts_that_begin_like_formulas(text, cell):
+    assert results._cell(text) == cell
+
+
+def test_a_folder_that_can_not_be_written_is_said_before_all_work(home, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(kx.IntegratedGradients, "__call__", lambda *_, **__: 1 / 0)
+    for out in ("file", "file/below/it"):
+        assert run("explain", home / "binary.keras", home / "table.npy", "-o", tmp_path / out) == 1
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    new = tmp_path / "new"
+    assert run("explain", home / "binary.keras", home / "table.npy", "-o", new) == 1
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not new.exists()
+
+
+def test_all_is_written_where_nobody_reads_what_is_told(home, tmp_path, monkeypatch):
+    class Gone(types.SimpleNamespace):
+        encoding = "utf-8"
+
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            pass
+
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(sys, "stdout", Gone())
+    arguments = ("--figures", "none", "-o", tmp_path / "out")
+    assert run("explain", home / "binary.keras", home / "table.npy", *arguments) == 0
+    assert len(table(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("names.txt", "é\nb".encode("latin-1")),
+        ("names.json", b"[" * 100_000),
+        ("names.json", b"['a']"),
+    ],
+)
+def test_names_that_can_not_be_read(name, content, explained, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    _, err = explained("--class-names", tmp_path / name, code=1)
+    assert "Expected a text file in UTF-8 with a name a line, or a JSON list of names" in err
+
+
+def test_a_figure_that_fails_leaves_the_one_before(explained, monkeypatch):
+    folder, _ = explained(**TABLE, figures="each")
+    path = folder / "table_0.integrated_gradients.png"
+    before = path.read_bytes()
+
+    def half(self, file, **options):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", half)
+    _, err = explained("--force", **TABLE, figures="each", code=1)
+    assert "No space left" in err
+    assert path.read_bytes() == before
+    assert not list(folder.glob(".*"))

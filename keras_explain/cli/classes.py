@@ -131,6 +131,8 @@ def target_of(
 
 def _words(text: str, names: list[str] | None) -> list[str]:
     """The classes in a text with commas, which may be part of a name."""
+    if not text.strip(" ,"):
+        raise UsageError(f"Expected --target to say a class. Received: {text!r}.")
     if _plainly(text) in map(_plainly, names or []):
         return [text]
     return [word.strip() for word in text.split(",") if word.strip()]

@@ -8,8 +8,9 @@ from keras_explain.callbacks.naming import named_explainers
 from keras_explain.cli import objects
 from keras_explain.cli.calls import calls
 from keras_explain.cli.classes import both_classes, class_names, outputs_of, target_of
+from keras_explain.cli.errors import tell
 from keras_explain.cli.figures import Figures, looks_of
-from keras_explain.cli.files import check_free, load_modules
+from keras_explain.cli.files import check_folder, check_free, load_modules
 from keras_explain.cli.models import source_of
 from keras_explain.cli.results import Result
 from keras_explain.cli.samples import Preparation, Samples, samples_of
@@ -32,6 +33,7 @@ def run(options: argparse.Namespace) -> None:
         outputs = both_classes(source.model, samples.x, outputs, options)
     target = target_of(options, outputs, names)
     figures = Figures(samples, options, names, list(explainers), looks)
+    check_folder(options.output)
     check_free([*Result.paths(options.output, explainers), *figures.paths()], options.force)
     found = {
         name: explainer(
@@ -41,10 +43,10 @@ def run(options: argparse.Namespace) -> None:
     }
     result = Result(found, samples, outputs, names)
     for line in result.lines():
-        print(line)
+        tell(line)
     for paths in (result.write(options), figures.write(found)):
         for path in paths:
-            print(f"Wrote {path}")
+            tell(f"Wrote {path}")
 
 
 def _explainers(

@@ -34,11 +34,20 @@ class Figures:
         return [path for i in range(self._count) for path in self._paths(i).values()]
 
     def write(self, explanations: dict[str, Explanation]) -> Iterator[Path]:
-        """Draws and writes the figures."""
+        """Draws and writes the figures.
+
+        Raises:
+            CommandError: Some can't be drawn; the others are written all the same.
+        """
+        failed: dict[Path, CommandError] = {}
         for i in range(self._count):
             ones = {name: one(e, i) for name, e in explanations.items()}
             for method, path in self._paths(i).items():
-                figure = self._figure(i, ones, method)
+                try:
+                    figure = self._figure(i, ones, method)
+                except CommandError as error:
+                    failed[path] = error
+                    continue
                 with files.written(path) as file:
                     figure.savefig(file, dpi=DOTS_PER_INCH, format="png")
                 yield path
@@ -49,6 +58,11 @@ class Figures:
                 "how many have one.",
                 stacklevel=2,
             )
+
+        if failed:
+            path, first = next(iter(failed.items()))
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            raise CommandError(f"{path} was not drawn{more}. {first}") from first
 
     @property
     def _count(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,17 +31,34 @@ def check_free(paths: Sequence[Path], force: bool) -> None:
     )
 
 
+def check_folder(folder: Path) -> None:
+    """Raises a `CommandError` where a folder is not there and can't be made, or not written to."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        what = "may not be written to" if nearest.is_dir() else "is a file"
+        raise CommandError(
+            f"Expected a folder that can be written to, for -o. Received: {str(folder)!r}; "
+            f"{str(nearest)!r} {what}."
+        )
+
+
 def lines_of(path: str) -> list[str]:
     """The names in a file: one a line, or a JSON list."""
-    text = Path(path).read_text("utf-8-sig")
-    if Path(path).suffix.lower() != ".json":
-        return [line.strip() for line in text.rstrip().split("\n")]
-    names = json.loads(text)
+    try:
+        text = Path(path).read_text("utf-8-sig")
+        if Path(path).suffix.lower() != ".json":
+            return [line.strip() for line in text.rstrip().split("\n")]
+        names = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(
+            f"Expected a text file in UTF-8 with a name a line, or a JSON list of names. Received: "
+            f"{path!r}: {error}"
+        ) from error
     if not isinstance(names, list):
         raise CommandError(
             f"Expected a JSON list of names. Received: {path!r} with a {type(names).__name__}."
         )
-    return list(map(str, names))
+    return [str(name).encode(errors="replace").decode() for name in names]
 
 
 def load_modules(names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import shutil
 import textwrap
 from typing import Any
 
-from keras_explain.cli.errors import PROGRAM
+from keras_explain.cli.errors import PROGRAM, tell
 from keras_explain.cli.files import load_modules
 from keras_explain.cli.objects import EXAMPLES, explainer_class, explainers
 from keras_explain.core.explainer import Attribution
@@ -21,9 +21,9 @@ def run(options: argparse.Namespace) -> None:
     """Lists all methods, or tells all about one."""
     load_modules(options.imports)
     if options.name is None:
-        print("\n".join(_listed(cls) for _, cls in sorted(explainers().items())))
+        tell("\n".join(_listed(cls) for _, cls in sorted(explainers().items())))
     else:
-        print(_told(explainer_class(options.name)))
+        tell(_told(explainer_class(options.name)))
 
 
 def _listed(cls: Any) -> str:

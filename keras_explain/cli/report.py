@@ -7,7 +7,7 @@ import sys
 import types
 
 import keras_explain
-from keras_explain.cli.errors import CommandError
+from keras_explain.cli.errors import CommandError, tell
 from keras_explain.cli.files import check_free
 
 
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
     check_free([options.output], options.force)
     _spare_tensorflow()
     keras_explain.report(options.log_dir, options.output, max_steps=options.max_steps)
-    print(f"Wrote {options.output}")
+    tell(f"Wrote {options.output}")
 
 
 def _spare_tensorflow() -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from keras_explain.core.targets import Class
 from keras_explain.plots import notes
 
 Row = dict[str, Any]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 BEST = 5  # classes a prediction is told by
 
 
@@ -104,7 +106,7 @@ class Result:
         with files.written(table, text=True) as opened:
             writer = csv.DictWriter(opened, list(rows[0][0]))
             writer.writeheader()
-            writer.writerows(row for sample in rows for row in sample)
+            writer.writerows(_cells(row) for sample in rows for row in sample)
         yield table
         with files.written(everything, text=True) as opened:
             opened.write(json.dumps(self._summed_up(rows, options), indent=2) + "\n")
@@ -141,6 +143,17 @@ def _named(number: int | None, name: str | None) -> str:
     if name:
         return name.partition(",")[0]
     return "the output" if number is None else f"class {number}"
+
+
+def _cells(row: Row) -> Row:
+    """A row as spreadsheets may read it: no text in it is taken for a formula, and run."""
+    return {key: _cell(value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _cell(text: str) -> str:
+    text = text.encode(errors="backslashreplace").decode()  # of file names that are not UTF-8
+    is_number = re.fullmatch(r"[-+]?\d+([.,]\d+)?", text)
+    return f"'{text}" if text.startswith(_FORMULA) and not is_number else text
 
 
 def _short(value: float | None) -> str:
