@@ -267,3 +267,14 @@ class TestShown:
         first, again = (maps.shown(logs.record(step)).digest for step in range(2))
         other = logs.record(0, pictures=np.zeros((3, 6, 5, 3), np.uint8))
         assert first == again != maps.shown(other).digest
+
+
+def test_a_header_of_many_items_is_not_walked(monkeypatch):
+    def walked(text):
+        raise AssertionError("It was read.")
+
+    monkeypatch.setattr(json, "loads", walked)
+    blob = b'{"schema":1,"values":[' + b"0," * 6_000_000 + b"0]}"
+    for read in (events.read_samples, events.read_tree):
+        with pytest.raises(events.FormatError, match="of at most 2097152 items"):
+            read(blob)

@@ -191,7 +191,10 @@ class TestRoutes:
             "",
             "nothing.js",
             "nothing.js%00",
+            "index.js%00",
             ".",
+            "a" * 5000 + ".js",
+            "%ff.js",
         ],
     )
     def test_other_files_are_refused(self, client, path):

@@ -1,9 +1,11 @@
 """The report: one file that asks for nothing, with all that the log has. test_page.py opens it."""
 
 import base64
+import builtins
 import hashlib
 import html.parser
 import json
+import os
 import re
 
 import numpy as np
@@ -210,3 +212,54 @@ def test_a_report_that_fails_keeps_the_one_before(log_dir, tmp_path, monkeypatch
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [
         ("report.html", "before")
     ]
+
+
+@pytest.fixture
+def partly_readable(tmp_path, monkeypatch):
+    """A log of which a directory, and a file in another one, are another user's."""
+    for name in ("mine", "theirs", "half"):
+        logs.write(tmp_path / "logs" / name, steps=1)
+    (theirs,) = (tmp_path / "logs" / "half").rglob("*tfevents*")
+    scan, opened = os.scandir, builtins.open
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    def scandir(path):
+        return refused(path) if "theirs" in str(path) else scan(path)
+
+    def open_(path, *args, **kwargs):
+        return refused(path) if str(path) == str(theirs) else opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(builtins, "open", open_)
+    return tmp_path / "logs"
+
+
+def test_what_can_not_be_read_is_left_out_and_said(partly_readable, tmp_path):
+    with pytest.warns(UserWarning, match="leaves out what can't be read.*Permission") as caught:
+        kx.report(partly_readable, tmp_path / "report.html")
+    assert sorted(re.findall("(theirs|half)", " ".join(str(w.message) for w in caught))) == [
+        "half",
+        "theirs",
+    ]
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    assert list(page.data["runs"]["runs"]) == ["mine"]
+    assert len(page.data["runs"]["problems"]) == 2
+
+
+def test_a_directory_that_is_linked_into_itself_is_read_once(tmp_path):
+    logs.write(tmp_path / "logs" / "run", steps=1)
+    (tmp_path / "logs" / "run" / "again").symlink_to(tmp_path / "logs", target_is_directory=True)
+    kx.report(tmp_path / "logs", tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    assert list(page.data["runs"]["runs"]) == ["run"]
+
+
+def test_a_directory_that_is_a_link_is_read(tmp_path):
+    logs.write(tmp_path / "elsewhere", steps=1)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "run").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    kx.report(tmp_path / "logs", tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    assert list(page.data["runs"]["runs"]) == ["run"]

@@ -27,6 +27,7 @@ KINDS = ("pictures", "table", "text", "series")
 # What a header may have at most: one that is larger was not written by this package.
 LARGEST_MAP_HEADER = 2**20  # bytes
 LARGEST_HEADER = 2**25
+MOST_ITEMS = 2**21  # numbers and texts
 LARGEST_MAP = 2**24  # values
 MOST_CLASSES = 10_000
 DEEPEST_TREE = 100
@@ -344,6 +345,9 @@ def _loads(blob: bytes, most: int, what: str) -> dict[str, Json]:
     """A JSON object of this schema, in which no number is infinite or not a number."""
     if len(blob) > most:
         raise FormatError(f"Expected {what} of at most {most} bytes. Received: {len(blob)} bytes.")
+    items = blob.count(b",") + 1  # at least
+    if items > MOST_ITEMS:
+        raise FormatError(f"Expected {what} of at most {MOST_ITEMS} items. Received: {items}.")
     try:
         header = clean(json.loads(blob))
     except (ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ def report(
 
     Raises:
         ValueError: There is no such directory, no explanations are in it, or `path` is a directory.
+
+    Warns:
+        UserWarning: A directory or file in it can't be read, and is left out.
     """
     if max_steps is not None and max_steps < 2:
         raise ValueError(f"Expected `max_steps` of 2 or more. Received: {max_steps}.")
@@ -49,8 +53,12 @@ def report(
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"Expected a file to write. Received: {str(path)!r}, a directory.")
-    reader = local_reader(directory)
+    unread: list[OSError] = []
+    reader = local_reader(directory, unread)
     answer = reader.runs()
+    for error in unread:
+        answer["problems"].append(problem(os.path.relpath(error.filename, directory), "", error))
+        warnings.warn(f"The report leaves out what can't be read: {error}", stacklevel=2)
     if not answer["runs"]:
         raise ValueError(_nothing(directory, reader.directories()))
     for run in answer["runs"].values():
