@@ -4,11 +4,10 @@ Everything else in the package is written in `keras.ops`. The functions here tha
 tensors (`gradients`, `depends_on`) work inside a function that `compile` traces.
 """
 
-import contextlib
 import functools
 import re
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import keras
@@ -21,6 +20,7 @@ Tensor = Any
 Nest = Any
 
 _COMPILING = threading.RLock()
+_THREAD = threading.local()
 
 
 def require_tensorflow() -> None:
@@ -86,8 +86,8 @@ def _compile(fn: Callable, *specs: Nest) -> Any:
 
 
 def _compile_inlined(fn: Callable, *specs: Nest) -> Callable:
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
+    _let_threads_inline()
+    before, _THREAD.inlines = getattr(_THREAD, "inlines", False), True
     try:
         return tf.function(fn, autograph=False).get_concrete_function(*specs)
     except tf.errors.OperatorNotAllowedInGraphError as error:
@@ -97,7 +97,26 @@ def _compile_inlined(fn: Callable, *specs: Nest) -> Callable:
             f"control flow with keras.ops.cond and keras.ops.while_loop. Cause: {error}"
         ) from error
     finally:
-        tf.config.run_functions_eagerly(before)
+        _THREAD.inlines = before
+
+
+@functools.cache
+def _let_threads_inline() -> None:
+    """Lets a thread run what is inside of each `tf.function` that it calls.
+
+    TensorFlow's switch for this, `tf.config.run_functions_eagerly`, is one for all threads. Each
+    `tf.function` asks whether it is set; its answer is the same as before in all other threads.
+    """
+    function, name = type(tf.function(lambda: None)), "_run_functions_eagerly"
+    asked = vars(function).get(name)
+    if not isinstance(asked, property):
+        raise RuntimeError(
+            f"Expected a tf.function to have the property {name!r}. Received: TensorFlow "
+            f"{tf.__version__}, in which it has none. Remove the @tf.function decorators in the "
+            "model, or use a version that keras-explanations is tested with."
+        )
+    before: Any = asked.fget
+    setattr(function, name, property(lambda f: getattr(_THREAD, "inlines", False) or before(f)))
 
 
 def _calls_functions(graph: tf.Graph) -> bool:
@@ -130,6 +149,27 @@ def to_numpy(value: Any) -> np.ndarray:
 def to_tensors(nest: Nest) -> Nest:
     """The arrays of a nest as tensors, so that repeated calls don't convert them again."""
     return keras.tree.map_structure(tf.convert_to_tensor, nest)
+
+
+# Linear algebra on the host: where BLAS takes several threads, they go on spinning for a while
+# beside TensorFlow's, and how many it takes is a setting of the whole process.
+
+
+def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The product of two matrices of one dtype."""
+    return tf.linalg.matmul(a, b).numpy()
+
+
+def solve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """X of `a x = b`, matrices of one dtype.
+
+    Raises:
+        numpy.linalg.LinAlgError: `a` has no inverse.
+    """
+    try:
+        return tf.linalg.solve(a, b).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise np.linalg.LinAlgError(error.message) from error
 
 
 # Differentiation
@@ -335,17 +375,6 @@ def random_keys(seed: int, n: int, stream: int = 0) -> np.ndarray:
     """Keys `[n, 2]` for `random_normal`, one a pass."""
     first = np.random.default_rng((seed, stream)).integers(2**31 - 1)
     return np.stack([np.full(n, first), np.arange(n)], axis=1).astype(np.int32)
-
-
-@contextlib.contextmanager
-def seeded_numpy(seed: int) -> Iterator[None]:
-    """NumPy's global generator, which some libraries draw from, starts at `seed` inside."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
 
 
 def random_normal(keys: Tensor, shape: Sequence[int]) -> Tensor:

@@ -1,13 +1,17 @@
 """LIME: its local model by plain normal equations in float64, lime's own, and what it promises."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
+from sklearn import linear_model
 
 from keras_explain import features
+from keras_explain.explainers import lime
 from keras_explain.explainers.lime import LIME
 from tests import naive
 
@@ -249,6 +253,35 @@ def test_the_lasso_path_keeps_what_a_growing_penalty_drops_last(top):
             few, many = (alpha, many) if len(used) <= top else (few, alpha)
         used = np.flatnonzero(lasso(present, y, weights, few, rounds=60)[1])
         check_used(values[0, k], present, y, list(used))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", ["binary", "normal", "few_rows", "repeated", "tied"])
+def test_the_lasso_path_is_that_of_scikit_learn(kind, seed):
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(5 if kind == "few_rows" else 30, 9))
+    if kind in ("binary", "tied"):
+        z = (z > 0).astype(float)
+    if kind == "repeated":
+        z[:, 3], z[:, 4], z[:, 7] = z[:, 0], 2 * z[:, 1] - z[:, 2], 0
+    y = z[:, :2].sum(axis=1) if kind == "tied" else rng.normal(size=len(z))
+    found = np.array(list(lime._lasso_path(z.T @ z, z.T @ y)))
+    with warnings.catch_warnings(action="ignore"):
+        expected = linear_model.lars_path(z, y, method="lasso")[2].T
+    np.testing.assert_allclose(z @ found[-1], z @ np.linalg.lstsq(z, y)[0], atol=1e-7)
+    if kind not in ("repeated", "tied"):  # where features say the same, either may have the weight
+        naive.close(found[: len(expected)], expected, 1e-7)
+    for w in found:  # each knot is a lasso: none goes with what is left more than those with weight
+        toward, has = z.T @ (y - z @ w), w != 0
+        if has.any():
+            penalty = np.abs(toward[has]).max()
+            np.testing.assert_allclose(toward[has], np.sign(w[has]) * penalty, atol=1e-8)
+            assert np.abs(toward).max() <= penalty + 1e-8
+
+
+def test_a_lasso_path_of_what_is_constant():
+    assert list(lime._lasso_path(np.eye(3), np.zeros(3))) == []
+    assert list(lime._lasso_path(np.zeros((3, 3)), np.zeros(3))) == []
 
 
 def check_used(values, present, y, used):

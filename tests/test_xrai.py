@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 from scipy import sparse
+from skimage.segmentation import felzenszwalb
 
 import keras_explain as kx
 from keras_explain.explainers import xrai
@@ -199,6 +200,13 @@ def test_gray_and_many_channels(shape):
         regions = xrai.widened(xrai.cut(pictures[i], (50, 300), 150), 5 * zoom)
         expected, _ = xrai.add_regions(map_, regions, 50 * zoom**2)
         naive.close(explanation.values[i], expected)
+
+
+def test_more_channels_that_say_no_more_than_three_are_cut_alike():
+    picture = blocks()[0].astype(np.float64)
+    turned = np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))[0][:3]
+    plain, wide = (felzenszwalb(xrai._three_channels(p), 50) for p in (picture, picture @ turned))
+    np.testing.assert_array_equal(wide, plain)
 
 
 def test_bytes_are_pictures_too(model):

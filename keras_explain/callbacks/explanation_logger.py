@@ -16,6 +16,7 @@ import numpy as np
 from keras_explain.callbacks import checks, naming, predictions, progress, samples, scalars
 from keras_explain.callbacks.pictures import Pictures
 from keras_explain.callbacks.steps import Steps
+from keras_explain.core.explainer import rehearsal
 from keras_explain.core.explanation import Explanation
 from keras_explain.plots import render
 from keras_explain.sinks import Record, Sink, TensorBoard, maps
@@ -171,10 +172,8 @@ class ExplanationLogger(keras.callbacks.Callback):
         """Opens the sinks, and explains once without logging it. Every error is raised."""
         shown = Pictures(self.samples.x, self.to_image)
         self._run = _Run(shown)
-        with contextlib.ExitStack() as opened, warnings.catch_warnings():
-            # The maps of an untrained model may be; what is not finite is said at the first step.
-            warnings.filterwarnings("ignore", ".* is (zero everywhere|below float precision)")
-            warnings.filterwarnings("ignore", ".* has NaN or infinite")
+        # An untrained model's maps may be zero; what is not finite is said at the first step.
+        with contextlib.ExitStack() as opened, rehearsal():
             for sink in self.sinks:
                 self._tell(sink, sink.open, list(self.explainers))
                 opened.callback(sink.close)

@@ -1,9 +1,11 @@
 """`Explainer`: a frozen configuration that explains any model, and its one `__call__`."""
 
 import abc
+import contextlib
+import contextvars
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal, final
 
 import keras
@@ -85,10 +87,11 @@ class Explainer(Config, abc.ABC):
         if result.pop("as_it_is"):
             _warn_of_no_logit()
         good = finite.finite_rows(result)
-        if not good.all():
+        if not good.all() and not _IS_REHEARSAL.get():
             finite.warn(type(self).__name__, opened, x, target, result)
-        _warn_of_zeros(self, result["values"], good)
-        _warn_of_rounding(self, result["values"], result["extras"]["reliable"], good)
+        if not _IS_REHEARSAL.get():
+            _warn_of_zeros(self, result["values"], good)
+            _warn_of_rounding(self, result["values"], result["extras"]["reliable"], good)
         return Explanation(explainer=self, x=x, **result)
 
     # What a method defines
@@ -336,6 +339,19 @@ def _check_seed(seed: Any) -> None:
         raise ValueError(
             f"Expected a whole number of 0 or more as `seed`. Received: seed={seed!r}."
         )
+
+
+_IS_REHEARSAL = contextvars.ContextVar("is rehearsal", default=False)
+
+
+@contextlib.contextmanager
+def rehearsal() -> Iterator[None]:
+    """In this thread, nothing is said of values that are zero, below precision or not finite."""
+    before = _IS_REHEARSAL.set(True)
+    try:
+        yield
+    finally:
+        _IS_REHEARSAL.reset(before)
 
 
 def _warn_of_no_logit() -> None:

@@ -63,16 +63,19 @@ def fingerprint(model: keras.Model) -> list[Any]:
 
 
 @contextmanager
-def intercept(nodes: Iterable[Any], hook: Callable) -> Iterator[None]:
+def intercept(
+    nodes: Iterable[Any], hook: Callable, states: Iterable[tuple[Any, Any]] = ()
+) -> Iterator[None]:
     """Runs `hook(node, call, *args, **kwargs)` in place of each node's call, in this thread.
 
     The hook returns the node's output: `call(*args, **kwargs)`, or what it wants seen instead.
-    Meanwhile the layers compute in float32, whatever their dtype policy; afterwards, also after an
-    error, every layer is as it was.
+    Meanwhile the layers compute in float32, whatever their dtype policy, and what they write is
+    dropped; afterwards, also after an error, every layer is as it was. Other threads see no change.
 
     Args:
         nodes: The model, and the layers and operations in `nodes_by_path(model)`.
         hook: A function that returns a node's output.
+        states: Variables with the values that they have meanwhile, in place of their own.
     """
     with _LOCK, ExitStack() as undo:
         thread = threading.get_ident()
@@ -80,9 +83,10 @@ def intercept(nodes: Iterable[Any], hook: Callable) -> Iterator[None]:
             _shadow_call(node, hook, thread, undo)
             if _is_layer(node):
                 _compute_in_float32(node, thread, undo)
-                _keep_losses(node, undo)
-                _keep_inputs_float(node, undo)
+                _keep_losses(node, thread, undo)
+                _keep_inputs_float(node, thread, undo)
         undo.enter_context(AutocastScope("float32"))
+        undo.enter_context(keras.StatelessScope(list(states)))
         yield
 
 
@@ -144,29 +148,26 @@ def _shadow_call(node: Any, hook: Callable, thread: int, undo: ExitStack) -> Non
 
 
 class _Float32(keras.DTypePolicy):
-    """A float32 policy in one thread, and a layer's own one in all others."""
+    """A float32 policy in one thread, and in all others a layer's own one, whatever is asked."""
 
-    def __init__(self, layer: keras.Layer, thread: int) -> None:
+    def __init__(self, elsewhere: keras.DTypePolicy, thread: int) -> None:
+        self._thread, self._elsewhere = thread, elsewhere
         super().__init__("float32")
-        self._thread = thread
-        self._elsewhere = (layer.compute_dtype, layer.variable_dtype)
 
-    @property
-    def compute_dtype(self) -> str:
-        return "float32" if threading.get_ident() == self._thread else self._elsewhere[0]
-
-    @property
-    def variable_dtype(self) -> str:
-        return "float32" if threading.get_ident() == self._thread else self._elsewhere[1]
+    def __getattribute__(self, name: str) -> Any:
+        of = super().__getattribute__
+        if threading.get_ident() == of("_thread"):
+            return of(name)
+        return getattr(of("_elsewhere"), name)
 
 
 def _compute_in_float32(layer: keras.Layer, thread: int, undo: ExitStack) -> None:
     is_float = keras.backend.is_float_dtype(layer.compute_dtype)
     if is_float and layer.quantization_mode is None:
-        _shadow(layer, "_dtype_policy", _Float32(layer, thread), undo)
+        _shadow(layer, "_dtype_policy", _Float32(layer.dtype_policy, thread), undo)
 
 
-def _keep_inputs_float(layer: keras.Layer, undo: ExitStack) -> None:
+def _keep_inputs_float(layer: keras.Layer, thread: int, undo: ExitStack) -> None:
     """Lets float32 pass where a Functional model would cast it to its input's integer dtype."""
     name = "_convert_inputs_to_tensors"
     convert = getattr(layer, name, None)
@@ -174,6 +175,8 @@ def _keep_inputs_float(layer: keras.Layer, undo: ExitStack) -> None:
         return
 
     def converted(flat: list[Any]) -> list[Any]:
+        if threading.get_ident() != thread:
+            return convert(flat)
         return [
             x if x is not None and keras.backend.standardize_dtype(x.dtype) == "float32" else y
             for x, y in zip(flat, convert(flat), strict=True)
@@ -191,14 +194,12 @@ def _shadow(node: Any, name: str, value: Any, undo: ExitStack) -> None:
     node.__dict__[name] = value
 
 
-def _keep_losses(layer: keras.Layer, undo: ExitStack) -> None:
-    """Takes back the symbolic losses that an activity regularizer adds while traced."""
-    losses, ids = list(layer._losses), set(layer._loss_ids)
+def _keep_losses(layer: keras.Layer, thread: int, undo: ExitStack) -> None:
+    """Leaves the losses of the last call, which a call begins by clearing."""
+    clear = layer._clear_losses
 
-    def restore() -> None:
-        layer._losses.clear()
-        layer._losses.extend(losses)
-        layer._loss_ids.clear()
-        layer._loss_ids.update(ids)
+    def cleared() -> None:
+        if threading.get_ident() != thread:
+            clear()
 
-    undo.callback(restore)
+    _shadow(layer, "_clear_losses", cleared, undo)

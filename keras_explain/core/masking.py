@@ -6,7 +6,6 @@ background, over which the score is averaged.
 """
 
 import abc
-import functools
 from typing import Any, ClassVar
 
 import keras
@@ -248,8 +247,7 @@ class ByFeature(Perturbation, abc.ABC):
         scores = scores.reshape(len(scores), -1, rows, scores.shape[-1]).mean(axis=2)
         whole = result["scores"].astype(np.float64)
         passes = tree.map_structure(lambda leaf: leaf[::rows], share.passes)
-        with _blas().limit(limits=1, user_api="blas"):  # its threads spin where TensorFlow's work
-            values, extras = self.values_of(passes, scores, whole)
+        values, extras = self.values_of(passes, scores, whole)
         labels = share.own["labels"]
 
         def at_places(numbers: np.ndarray) -> Nest:
@@ -297,13 +295,6 @@ class Coalitions(ByFeature, abc.ABC):
         self, passes: dict[str, np.ndarray], scores: np.ndarray, whole: np.ndarray
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         return self.attribute(passes["present"], scores, whole)
-
-
-@functools.cache
-def _blas() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def _continued(

@@ -480,8 +480,7 @@ class Probe:
         padded, rows = self._padded(inputs)
         nodes = [model, *self._opened.nodes.values()]
         before = len(backend.operations())
-        # what the model writes is dropped
-        with keras.StatelessScope(self._opened.zero_states()), intercept(nodes, hook):
+        with intercept(nodes, hook, self._opened.zero_states()):
             raw = model(padded, training=False)
         made = backend.operations()[before:]
         if sites is not None:

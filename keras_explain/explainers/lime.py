@@ -1,5 +1,6 @@
 """LIME: a linear model that is true near the input."""
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ _DISTANCES = ("cosine", "hamming")
 _REGRESSIONS = ("ridge", "lasso")
 _SELECTIONS = ("auto", "forward_selection", "highest_weights", "lasso_path")
 _FEW = 6  # up to so many features, "auto" selects forward, as the authors' code does
+_KNOTS = 500  # of a lasso's path that are looked at
 _SLIGHT = 0.01  # the penalty of the model whose highest weights are looked for
 
 
@@ -85,7 +87,7 @@ class LIME(Coalitions):
         rises = np.moveaxis(scores - whole[:, None], 1, 0).reshape(passes, n * classes)
         weights = self._proximity(z)
         w, b = self._local_models(z, rises, weights)
-        fitted = z @ w + b
+        fitted = backend.matmul(z, w) + b
         extras = {
             "r2": _explained(rises, fitted, weights),
             "intercept": whole.reshape(-1) + b,
@@ -115,14 +117,14 @@ class LIME(Coalitions):
     def _regressed(
         self, z: np.ndarray, y: np.ndarray, weights: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        from sklearn.linear_model import Lasso, LinearRegression, Ridge
+        from sklearn.linear_model import Lasso, LinearRegression
 
         if z.shape[1] == 0:
             return np.zeros((0, y.shape[1])), np.average(y, axis=0, weights=weights)
         if self.alpha == 0:
             return _fitted(LinearRegression(), z, y, weights)
         if self.regression == "ridge":
-            return _fitted(Ridge(self.alpha), z, y, weights)
+            return _ridge(z, y, weights, self.alpha)
         w, b = np.zeros((z.shape[1], y.shape[1])), np.average(y, axis=0, weights=weights)
         varies = _centred(y, weights).any(axis=0)  # a lasso of what is constant does not converge
         if varies.any():
@@ -144,6 +146,17 @@ class LIME(Coalitions):
         select = _forward if selection == "forward_selection" else _on_lasso_path
         z, y = _centred(z, weights), _centred(y, weights)
         return [select(z, column, top) for column in y.T]
+
+
+def _ridge(
+    z: np.ndarray, y: np.ndarray, weights: np.ndarray, alpha: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The weights `[M, n]` and intercepts `[n]` of a ridge regression."""
+    centred = _centred(z, weights)
+    gram = backend.matmul(centred.T, centred) + alpha * np.eye(z.shape[1])
+    w = backend.solve(gram, backend.matmul(centred.T, _centred(y, weights)))
+    middle = np.average(z, axis=0, weights=weights)[None]
+    return w, np.average(y, axis=0, weights=weights) - backend.matmul(middle, w)[0]
 
 
 def _fitted(
@@ -187,13 +200,61 @@ def _forward(z: np.ndarray, y: np.ndarray, top: int) -> np.ndarray:
 
 
 def _on_lasso_path(z: np.ndarray, y: np.ndarray, top: int) -> np.ndarray:
-    """The features of `z` `[passes, M]` at the last step of the lasso's path with `top` at most."""
-    import warnings
+    """The features of `z` `[passes, M]` at the last knot of the lasso's path with `top` at most."""
+    found = np.array([], int)
+    for w in _lasso_path(z.T @ z, z.T @ y):
+        if np.count_nonzero(w) <= top:
+            found = np.flatnonzero(w)
+    return found
 
-    from sklearn.linear_model import lars_path
 
-    with warnings.catch_warnings():  # features that say what others do are left out, as meant
-        warnings.filterwarnings("ignore", "(Regressors in active set degenerate|Early stopping)")
-        path = lars_path(z, y, method="lasso")[2]  # [M, steps], from no feature to all
-    few = np.flatnonzero((path != 0).sum(axis=0) <= top)
-    return np.flatnonzero(path[:, few[-1]])
+def _lasso_path(gram: np.ndarray, toward: np.ndarray) -> Iterator[np.ndarray]:
+    """The weights at each knot of the lasso's path, as its penalty falls from the largest to none.
+
+    Between the knots, at which a feature joins or leaves, weights move along straight lines (least
+    angle regression, Efron et al., 2004). What others say already does not join.
+
+    Args:
+        gram: How the features go with each other, `[M, M]`.
+        toward: How they go with what is to be explained, `[M]`.
+    """
+    w, active, may = np.zeros(len(gram)), np.zeros(len(gram), bool), np.diag(gram) > 0
+    penalty, left = np.abs(toward).max(initial=0, where=may), -1
+    for _ in range(_KNOTS if penalty > 0 else 0):
+        along = np.zeros_like(w)
+        along[active] = np.linalg.solve(gram[active][:, active], np.sign(toward[active]))
+        fall = gram @ along
+        after = np.where(active, _leaving(w, along), _joining(toward, fall, penalty))
+        after[~(active | may)] = after[left if left >= 0 else []] = np.inf
+        at = int(np.argmin(after))
+        step = min(after[at], penalty)
+        w, toward, penalty = w + step * along, toward - step * fall, penalty - step
+        left = at if active[at] else -1
+        if after[at] > step:
+            yield w
+            return
+        if active[at]:
+            w[at], active[at], may = 0, False, np.diag(gram) > 0
+        else:
+            active[at] = may[at] = _is_new(gram, active, at)
+        yield w
+
+
+def _leaving(w: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """After which step each weight is 0."""
+    return np.divide(-w, along, out=np.full_like(w, np.inf), where=w * along < 0)
+
+
+def _joining(toward: np.ndarray, fall: np.ndarray, penalty: float) -> np.ndarray:
+    """After which step each feature goes with what is left as much as those with a weight."""
+    ahead = np.maximum(0, [penalty - toward, penalty + toward])
+    nearer = np.array([1 - fall, 1 + fall])
+    return np.divide(ahead, nearer, out=np.full_like(ahead, np.inf), where=nearer > 1e-9).min(
+        axis=0
+    )
+
+
+def _is_new(gram: np.ndarray, active: np.ndarray, at: int) -> bool:
+    """Whether a feature says what no sum of the active ones does."""
+    said = gram[at, active] @ np.linalg.solve(gram[active][:, active], gram[active, at])
+    return bool(gram[at, at] - said > 1e-9 * gram[at, at])

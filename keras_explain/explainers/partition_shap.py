@@ -1,20 +1,20 @@
-"""PartitionSHAP: Owen values over a hierarchy of the features, by the shap package."""
+"""PartitionSHAP: Owen values over a hierarchy of the features."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, ClassVar
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from keras import tree
 
-from keras_explain import backend
 from keras_explain.core import background as backgrounds
 from keras_explain.core import checks
 from keras_explain.core.chunks import Share
 from keras_explain.core.features import Columns, Features, Pixels
 from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Perturbation, placed, seen
-from keras_explain.core.optional import shap
 from keras_explain.core.precision import Unit, rounding
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Each, Reduction
@@ -35,12 +35,8 @@ class PartitionSHAP(Perturbation):
     zero. `values` have the input's shape, without channels for
     pictures and series (`[B, H, W]`, `[B, T]`).
 
-    The shap package chooses the coalitions; hiding features and the model run compiled. In a new
-    process it compiles its own functions first, for some seconds.
-
     Args:
-        samples: How many coalitions are looked at (up to 15 more, which share a batch with the
-            last).
+        samples: How many coalitions are looked at (2 at least, and one more where it is odd).
         clustering: The hierarchy, as SciPy's and shap's functions return it, `[M - 1, 4]` for M
             features, such as `shap.utils.hclust(rows, y)`. By default that of a table's columns
             comes from the correlations in the background (where it has 3 rows or more, and no
@@ -50,9 +46,6 @@ class PartitionSHAP(Perturbation):
         groups: As in `FeatureAblation`.
         baseline: As in `FeatureAblation`.
         background: As in `FeatureAblation`.
-
-    Raises:
-        ImportError: The shap package is not installed.
 
     Reference:
         - [Lundberg and Lee, 2017](https://arxiv.org/abs/1705.07874); Owen, 1977: Values of games
@@ -131,25 +124,16 @@ class PartitionSHAP(Perturbation):
             base, whole = scores(np.array([[False], [True]]))
             values = np.array([whole - base])
         else:
-            values, base = self._owen(scores, self._hierarchy(x, labels, count))
+            values, base = owen(scores, self._hierarchy(x, labels, count), self.samples)
         if np.ptp(np.concatenate(every)) <= rounding(np.concatenate(every)):
             values = np.zeros_like(values)
         return {"values": values[None], "base_values": np.array([base])}
-
-    def _owen(self, scores: Callable, clustering: np.ndarray) -> tuple[np.ndarray, float]:
-        explainer = shap().explainers.PartitionExplainer(scores, _Coalition(clustering))
-        options = {"max_evals": self.samples, "batch_size": _AT_ONCE, "silent": True}
-        with backend.seeded_numpy(0):  # it orders what is equal at random
-            found = explainer(np.ones((1, len(clustering) + 1)), **options)
-        return found.values[0], found.base_values[0]
 
     def _hierarchy(self, x: Any, labels: list[np.ndarray], count: int) -> np.ndarray:
         if self.clustering is not None:
             return np.asarray(self.clustering, np.float64)
         if self._has_correlations(x, labels):
-            rows = np.asarray(tree.flatten(self.background)[0], np.float64)
-            with backend.seeded_numpy(0):
-                return shap().utils.hclust(rows, metric="correlation")
+            return _by_correlation(np.asarray(tree.flatten(self.background)[0], np.float64))
         positions = _positions(labels, count)
         return _halved(positions.tobytes(), positions.shape)
 
@@ -175,17 +159,108 @@ class PartitionSHAP(Perturbation):
         }
 
 
-class _Coalition:
-    """A masker of shap that leaves the hiding to the model: it hands on what is present."""
+class _Part(NamedTuple):
+    """A cluster, or one feature, whose features are to share a change of the score."""
 
-    immutable_outputs = True
+    number: int
+    start: int  # of its features in the order of the hierarchy's leaves
+    others: np.ndarray  # booleans [M]: what else is seen
+    without: float  # the score
+    whole: float  # the score with the cluster
+    weight: float
+
+    @property
+    def change(self) -> float:
+        return self.weight * (self.whole - self.without)
+
+
+class _Hierarchy:
+    """Which features the clusters of a hierarchy have; those of each are neighbours in `order`."""
 
     def __init__(self, clustering: np.ndarray) -> None:
-        self.clustering = clustering
-        self.shape = (1, len(clustering) + 1)
+        from scipy.cluster.hierarchy import leaves_list
 
-    def __call__(self, present: np.ndarray, x: np.ndarray) -> tuple[np.ndarray]:
-        return (present[None],)
+        self.order = leaves_list(clustering)
+        self.count = len(self.order)
+        self.pairs = clustering[:, :2].astype(int).tolist()
+        self.sizes = [1] * self.count
+        for first, second in self.pairs:
+            self.sizes.append(self.sizes[first] + self.sizes[second])
+
+    def features(self, part: _Part) -> np.ndarray:
+        return self.order[part.start : part.start + self.sizes[part.number]]
+
+    def halves(self, part: _Part) -> list[_Part]:
+        """The two halves of a part, of the same others."""
+        first, second = self.pairs[part.number - self.count]
+        after = part.start + self.sizes[first]
+        halved = part._replace(number=first, weight=part.weight / 2)
+        return [halved, halved._replace(number=second, start=after)]
+
+    def seen(self, part: _Part) -> np.ndarray:
+        seen = part.others.copy()
+        seen[self.features(part)] = True
+        return seen
+
+
+def owen(
+    scores: Callable[[np.ndarray], np.ndarray], clustering: np.ndarray, samples: int
+) -> tuple[np.ndarray, float]:
+    """The Owen values of M features in a hierarchy, float64 `[M]`, and the score of none.
+
+    The cluster of the largest change is parted first. What is not parted when the samples are spent
+    shares its change equally.
+
+    Args:
+        scores: The scores `[n]` of coalitions, booleans `[n, M]`.
+        clustering: `[M - 1, 4]`, as SciPy has it.
+        samples: How many coalitions are looked at.
+    """
+    hierarchy = _Hierarchy(clustering)
+    nothing = np.zeros(hierarchy.count, bool)
+    base, whole = scores(np.array([nothing, ~nothing]))
+    root = _Part(len(hierarchy.sizes) - 1, 0, nothing, base, whole, 1.0)
+    values, turn, left = np.zeros(hierarchy.count), itertools.count(), samples - 2
+    heap = [(0.0, next(turn), root)]
+    while heap and left > 0:
+        parted: list[_Part] = []
+        while heap and 2 * len(parted) < min(_AT_ONCE, left):
+            part = heapq.heappop(heap)[-1]
+            if part.number < hierarchy.count:
+                values[part.number] += part.change
+            else:
+                parted.append(part)
+        left -= 2 * len(parted)
+        for half in _parted(hierarchy, parted, scores):
+            heapq.heappush(heap, (-abs(half.change), next(turn), half))
+    for _, _, part in heap:
+        values[hierarchy.features(part)] += part.change / hierarchy.sizes[part.number]
+    return values, base
+
+
+def _parted(hierarchy: _Hierarchy, parts: list[_Part], scores: Callable) -> Iterator[_Part]:
+    """The two halves of each part, each without and with the other one."""
+    halves = [half for part in parts for half in hierarchy.halves(part)]
+    seen = np.array([hierarchy.seen(half) for half in halves])
+    found = scores(seen) if halves else seen
+    for i, half in enumerate(halves):
+        other = i ^ 1
+        yield half._replace(whole=found[i])
+        yield half._replace(others=seen[other], without=found[other])
+
+
+def _by_correlation(rows: np.ndarray) -> np.ndarray:
+    """Columns by single linkage of 1 - correlation; a constant one is like no other."""
+    from scipy.cluster.hierarchy import single
+
+    there = ~np.isnan(rows)
+    means = np.where(there, rows, 0).sum(axis=0) / np.maximum(1, there.sum(axis=0))
+    rows = np.where(there, rows, means)
+    deviations = np.where(np.ptp(rows, axis=0) > 0, rows - rows.mean(axis=0), 0)
+    lengths = np.linalg.norm(deviations, axis=0)
+    units = deviations / np.where(lengths > 0, lengths, 1)
+    first, second = np.triu_indices(rows.shape[1], 1)
+    return single(np.maximum(0, 1 - (units.T @ units)[first, second]))
 
 
 def _positions(labels: list[np.ndarray], count: int) -> np.ndarray:

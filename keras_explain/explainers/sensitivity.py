@@ -147,5 +147,5 @@ class HSICAttribution(_Sensitivity):
         kernel = squareform(np.exp((-apart / (2 * width)).astype(np.float32)))
         np.fill_diagonal(kernel, 1.0)
         signs = (present - present.mean(axis=0)).astype(np.float32)  # centred, K_i is 2 s s'
-        traces = 2 * (signs * (kernel @ signs)).sum(axis=0, dtype=np.float64)
+        traces = 2 * (signs * backend.matmul(kernel, signs)).sum(axis=0, dtype=np.float64)
         return traces / (len(scores) - 1) ** 2

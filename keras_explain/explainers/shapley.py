@@ -144,7 +144,8 @@ class KernelSHAP(_Shapley):
     def shapley(self, present: np.ndarray, gains: np.ndarray, gain: np.ndarray) -> Any:
         M = present.shape[1]
         project, even = _regression(present.tobytes(), M)
-        fit = np.tensordot(gains, project, axes=(1, 1)) - gain[..., None] * even  # [n, K, M]
+        by_row = np.moveaxis(gains, 1, -1).reshape(gain.size, len(present))  # [n * K, S]
+        fit = backend.matmul(by_row, project.T).reshape(*gain.shape, M) - gain[..., None] * even
         return gain[..., None] / M + fit, {}
 
 
@@ -291,10 +292,10 @@ def _regression(data: bytes, count: int) -> tuple[np.ndarray, np.ndarray]:
     share = present.mean(axis=1)
     centred = present - share[:, None]
     weighted = (centred * _weights(present)[:, None]).T
-    gram = weighted @ centred
+    gram = backend.matmul(weighted, centred)
     gram += np.trace(gram) / count**2 or 1.0  # so that it can be inverted; fits sum to 0 as before
-    project = np.linalg.solve(gram, weighted)
-    return project, project @ share
+    project = backend.solve(gram, weighted)
+    return project, backend.matmul(project, share[:, None])[:, 0]
 
 
 def _weights(present: np.ndarray) -> np.ndarray:

@@ -54,7 +54,8 @@ class XRAI(Explainer):
         explainer: An explainer of the input, or several, whose mean is taken. By default Integrated
             Gradients from black and from white: each picture's own least and greatest number.
         scales: How coarse the regions are: each of these scales of Felzenszwalb's method cuts the
-            whole picture into regions.
+            whole picture into regions (of more than three channels, the three principal
+            components).
         min_size: The least size of a region, in pixels. What would add less than a third of it is
             passed over, and all that is left at the end is one region.
         dilation: By how many pixels each region is made wider, so that it has its edges in it.
@@ -149,16 +150,25 @@ def _regions(
 
 def cut(picture: np.ndarray, scales: tuple[float, ...], min_size: float) -> list[np.ndarray]:
     """A picture `[H, W, C]` cut into regions by each scale: their numbers from 0, `[H, W]`."""
-    import warnings
-
     from skimage.segmentation import felzenszwalb
 
     low, high, zoom = picture.min(), picture.max(), _zoom(picture)
     unit = (picture.astype(np.float64) - low) / ((high - low) or 1) * 2 - 1
     least = max(1, round(min_size * zoom**2))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Got image with third dimension")  # many channels
-        return [felzenszwalb(unit, scale=s, sigma=0.8 * zoom, min_size=least) for s in scales]
+    unit = _three_channels(unit)
+    return [felzenszwalb(unit, scale=s, sigma=0.8 * zoom, min_size=least) for s in scales]
+
+
+def _three_channels(picture: np.ndarray) -> np.ndarray:
+    """A picture `[H, W, C]`; where it has more than three channels, its principal components.
+
+    What distances in colour there are is kept as far as three numbers can.
+    """
+    if picture.shape[-1] <= 3:
+        return picture
+    flat = picture.reshape(-1, picture.shape[-1])
+    axes = np.linalg.eigh(np.cov(flat.T))[1][:, -3:]
+    return (picture - flat.mean(axis=0)) @ axes
 
 
 def widened(cuts: list[np.ndarray], by: float) -> Any:
