@@ -437,6 +437,11 @@ def _operations_between(
     return between[::-1]
 
 
+def consumers(tensor: Tensor) -> list[Any]:
+    """The operations that read a tensor of the traced graph."""
+    return tensor.consumers()
+
+
 def constant(tensor: Tensor) -> np.ndarray | None:
     """The value of a tensor that is constant in the graph, else None."""
     value = tf.get_static_value(tensor)

@@ -208,7 +208,8 @@ class TestScalars:
     def test_maps_sum_the_channels_of_pictures_and_join_the_leaves_of_a_nest(self):
         rng = np.random.default_rng(3)
         picture, table = rng.normal(size=(2, 6, 5, 3)), rng.normal(size=(2, 7))
-        explanation = Fake(values=lambda call, x: {"b": picture, "a": table})(None, picture)
+        x = {"b": picture, "a": table}
+        explanation = Fake(values=lambda call, x: x)(None, x)
         maps = scalars.flat_maps(explanation)
         assert maps.shape == (2, 7 + 30)
         for sample in range(2):

@@ -527,6 +527,23 @@ def test_pictures_take_the_models_size_and_channels(explained, tmp_path):
     np.testing.assert_array_equal(x_of(folder), np.ones((1, SIDE, SIDE, 1)))
 
 
+def test_a_model_of_channels_first(explained, tmp_path):
+    x = keras.Input((3, SIDE, SIDE))
+    h = layers.Conv2D(4, 3, data_format="channels_first")(x)
+    y = layers.Dense(3)(layers.GlobalAveragePooling2D(data_format="channels_first")(h))
+    filled(keras.Model(x, y)).save(tmp_path / "first.keras")
+    _, err = explained(model=tmp_path / "first.keras", code=1)
+    assert "say --data-format channels_first" in err
+    folder, _ = explained(
+        "--data-format", "channels_first", model=tmp_path / "first.keras", figures="grid"
+    )
+    explanation = kx.Explanation.load(next(folder.glob("*.npz")))
+    assert explanation.channels == (1,)
+    assert explanation.values.shape == (2, SIDE, SIDE)
+    np.testing.assert_array_equal(np.moveaxis(x_of(folder), 1, -1)[0], photo("a.png"))
+    assert (folder / "a.png").exists()
+
+
 def test_a_model_of_any_size(explained, tmp_path):
     Image.fromarray(photo("t", 24, 12)).save(tmp_path / "tall.png")
     folder, _ = explained(inputs=[tmp_path / "tall.png"], model="any.keras")
@@ -555,7 +572,7 @@ def test_wrong_inputs(explained, tmp_path, home):
     _, err = explained(inputs=["photos", "table.npy"], code=2)
     assert "Received: both" in err
     _, err = explained(inputs=["photos"], model="binary.keras", code=1)
-    assert "Give the input as a .npy array" in err
+    assert "give the input as a .npy array" in err
     _, err = explained("--size", "8", code=2)
     assert "Expected --size 16x16" in err
     assert not (tmp_path / "out").exists()

@@ -13,6 +13,7 @@ from matplotlib.image import imread
 
 import keras_explain as kx
 from keras_explain import plots
+from keras_explain.core.layout import assumed
 from keras_explain.plots import render, sheet
 from keras_explain.plots.figure import SECTIONS
 from tests import models
@@ -39,7 +40,7 @@ def explain(rng, x):
     def explain(x=x, *, values=None, cam=False, targets=None, index=None, explainer=None):
         batch = (len(x),) if targets is None else (len(x), targets)
         if values is None:
-            size = render.picture_size(x) if cam else x.shape[1:]
+            size = assumed(x.shape).sides(x.shape) if cam else x.shape[1:]
             values = rng.normal(size=(*batch, *size)).astype(np.float32)
             values = np.abs(values) if cam else values
         if index is None:
@@ -197,10 +198,16 @@ class TestPlot:
         assert (coloured[5] == render.colour_table(False)[0]).all()
         assert_tidy(figure)
 
-    @pytest.mark.parametrize("shape", [(2, 9, 10), (2, 9, 10, 1), (2, 3, 9, 10), (1, 9, 10, 2)])
+    @pytest.mark.parametrize(
+        ("shape", "channels"),
+        [((2, 9, 10), None), ((2, 9, 10, 1), -1), ((2, 3, 9, 10), 1), ((1, 9, 10, 2), -1)],
+    )
     @pytest.mark.parametrize("cam", [True, False])
-    def test_kinds_of_pictures(self, explain, rng, shape, cam):
-        figure = plots.plot(explain(rng.uniform(size=shape).astype(np.float32), cam=cam))
+    def test_kinds_of_pictures(self, explain, rng, shape, channels, cam):
+        x = rng.uniform(size=shape).astype(np.float32)
+        values = rng.normal(size=(len(x), 9, 10) if cam else shape).astype(np.float32)
+        explanation = explain(x, values=values)
+        figure = plots.plot(dataclasses.replace(explanation, channels=(channels,)))
         assert [len(row) for row in cells_of(figure, (9, 10))] == [3] * shape[0]
 
     def test_long_names_are_cut_and_dollars_are_dollars(self, explain):

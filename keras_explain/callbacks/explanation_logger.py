@@ -91,6 +91,8 @@ class ExplanationLogger(keras.callbacks.Callback):
             [0, 255]; `None` guesses the range of inputs `[B, H, W, C]`. With it, inputs of any rank
             are shown as pictures.
         batch_size: How many rows go through the model at once.
+        data_format: Where the channels of the inputs are, as an explainer takes it; by default the
+            model's layers say.
         seed: Seed of explainers that draw random numbers: the same at every step.
         on_error: What happens when something fails while the model trains. `"warn"` says so once
             for each thing that fails, and goes on with the rest; `"raise"` stops. All failures are
@@ -127,6 +129,7 @@ class ExplanationLogger(keras.callbacks.Callback):
         max_samples: int = 8,
         to_image: Callable[[Any], Any] | None = None,
         batch_size: int | None = None,
+        data_format: Any = None,
         seed: int = 0,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
@@ -144,6 +147,7 @@ class ExplanationLogger(keras.callbacks.Callback):
         self.vocabulary = naming.vocabulary(vocabulary, self.explainers.values())
         self.to_image = to_image
         self.batch_size = batch_size
+        self.data_format = data_format
         self.seed = seed
         self.on_error = on_error
         self.failures: dict[str, list[tuple[int, str]]] = {}
@@ -296,6 +300,7 @@ class ExplanationLogger(keras.callbacks.Callback):
                 batch_size=self.batch_size,
                 seed=self.seed,
                 progress=False,
+                data_format=self.data_format,
             )
         run.seconds[name] = time.perf_counter() - begin
         return explanation

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_explain.core.explanation import Explanation
+from keras_explain.core.layout import Layout
 from keras_explain.plots import notes, render
-from keras_explain.plots.places import layer_of, over_pictures
+from keras_explain.plots.places import layer_of, layouts_of, over_pictures
 
 Shown = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 
@@ -19,8 +20,8 @@ Shown = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.boo
 class Pictures:
     """The pictures among the leaves of an input, turned into bytes once.
 
-    A leaf `[B, H, W, C]` is a picture. Where there is none, `to_image` makes pictures of the first
-    leaf, whatever its rank.
+    A leaf of rank 4 is a picture, laid out as the explanation of it says. Where there is none,
+    `to_image` makes pictures of the first leaf, whatever its rank.
 
     Args:
         x: The input: a nest of arrays `[B, ...]`.
@@ -32,9 +33,8 @@ class Pictures:
         shown = [number for number, leaf in enumerate(leaves) if leaf.ndim == 4]
         if not shown and to_image is not None:
             shown = [0]
-        self._to_image = to_image
-        self._bytes = {number: render.to_uint8(leaves[number], to_image) for number in shown}
-        self._leaves = len(leaves)
+        self._inputs, self._shown, self._to_image = leaves, shown, to_image
+        self._bytes: dict[tuple[int, Layout], npt.NDArray[np.uint8]] = {}
 
     def under(self, explanation: Explanation) -> Shown | None:
         """The first picture that the explanation has a map of.
@@ -50,13 +50,13 @@ class Pictures:
         Raises:
             ValueError: If there are pictures and maps, but of different sizes.
         """
-        if not self._bytes or np.ndim(explanation.scores) > 1:
+        if not self._shown or np.ndim(explanation.scores) > 1:
             return None
         explanation = over_pictures(explanation)
         for pictures, maps, part in self._candidates(explanation):
             if pictures.shape[:3] == maps.shape:
                 return pictures, maps, notes.reliable(explanation, part)
-        if layer_of(explanation) is not None:
+        if layer_of(explanation) is not None or explanation.over not in (None, *self._shown):
             return None
         shapes = [leaf.shape for leaf in keras.tree.flatten(explanation.values)]
         raise ValueError(
@@ -71,7 +71,19 @@ class Pictures:
     ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], int]]:
         """Values of each input, or one map for all of them, and their position in the nest."""
         values = [np.asarray(leaf) for leaf in keras.tree.flatten(explanation.values)]
-        for number, pictures in self._bytes.items():
-            part = number if len(values) == self._leaves else 0
-            if values[part].ndim in (3, 4):
-                yield pictures, render.to_maps(values[part]), part
+        layouts = layouts_of(explanation)
+        for number in self._shown:
+            layout = layouts[number]
+            pictures = self._pictures(number, layout)
+            part = number if len(values) == len(self._inputs) else 0
+            leaf = values[part]
+            if explanation.over in (None, number) and leaf.ndim in (3, 4):
+                whole = leaf.ndim == layout.rank == 4 and layout.channels is not None
+                yield pictures, render.to_maps(layout.last(leaf) if whole else leaf), part
+
+    def _pictures(self, number: int, layout: Layout) -> npt.NDArray[np.uint8]:
+        known = self._bytes.get((number, layout))
+        if known is None:
+            known = render.to_uint8(self._inputs[number], self._to_image, layout)
+            self._bytes[number, layout] = known
+        return known

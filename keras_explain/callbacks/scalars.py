@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_explain.core.explanation import Explanation
-from keras_explain.plots import render
+from keras_explain.plots.places import layer_of, layouts_of
 
 Maps = npt.NDArray[np.float64]  # [rows, N]
 NAMES = {"completeness_gap", "drift", "concentration", "score", "scale"}
@@ -32,8 +32,20 @@ def flat_maps(explanation: Explanation) -> Maps:
     lead = np.ndim(explanation.scores)
     leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(explanation.values)]
     folded = [leaf.reshape(rows, *leaf.shape[lead:]) for leaf in leaves]
-    flat = [(render.to_maps(f) if f.ndim == 4 else f).reshape(rows, -1) for f in folded]
+    summed = [_without_channels(explanation, i, leaf) for i, leaf in enumerate(folded)]
+    flat = [leaf.reshape(rows, -1) for leaf in summed]
     return np.concatenate(flat, axis=1).astype(np.float64)
+
+
+def _without_channels(explanation: Explanation, place: int, values: Maps) -> Maps:
+    """Values of pictures `[rows, H, W, C]` summed over the channels, and any others."""
+    if values.ndim != 4:
+        return values
+    if layer_of(explanation) is not None:
+        return values.sum(axis=explanation.layer_channels or -1)
+    layout = layouts_of(explanation)[explanation.over or place]
+    whole = layout.rank == 4 and layout.channels is not None
+    return values.sum(axis=layout.channels) if whole else values
 
 
 def measure(

@@ -37,7 +37,12 @@ def run(options: argparse.Namespace) -> None:
     check_free([*Result.paths(options.output, explainers), *figures.paths()], options.force)
     found = {
         name: explainer(
-            source.model, samples.x, target, batch_size=options.batch_size, seed=options.seed
+            source.model,
+            samples.x,
+            target,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            data_format=options.data_format,
         )
         for name, explainer in explainers.items()
     }

@@ -175,6 +175,12 @@ def _add_model(group: Any) -> None:
     group.add_argument(
         "--class-names", metavar="FILE", help="a text file with a name a line, or a JSON list"
     )
+    group.add_argument(
+        "--data-format",
+        choices=("channels_last", "channels_first", "no_channels"),
+        help="where the channels of the input are; by default the model's layers say (pictures are "
+        "given to it with the channels last)",
+    )
     _add_import(group)
     group.add_argument(
         "--trust",

@@ -42,11 +42,13 @@ class Preparation:
     size: tuple[int, int] | None
     crop: bool
     how: str | None
+    channels_first: bool = False
 
     @classmethod
     def of(cls, source: Source, options: argparse.Namespace) -> Preparation:
         """As the options say."""
-        return cls(source, options.size, options.crop, options.preprocess)
+        first = options.data_format == "channels_first"
+        return cls(source, options.size, options.crop, options.preprocess, first)
 
     def array(self, path: str) -> np.ndarray:
         """What a file or folder holds, as the model takes it; a .npy file as it is."""
@@ -61,9 +63,10 @@ class Preparation:
         return scale_of(self.source, self.how)
 
     def prepared(self, pictures: np.ndarray) -> np.ndarray:
-        """The model's input, float32 `[B, H, W, C]`, of pictures, uint8."""
+        """The model's input, float32 `[B, H, W, C]` (or `[B, C, H, W]`), of pictures, uint8."""
         prepare = preprocessing(self.scale)
-        return np.asarray(prepare(pictures.astype(np.float32)), np.float32)
+        x = np.asarray(prepare(pictures.astype(np.float32)), np.float32)
+        return np.moveaxis(x, -1, 1) if self.channels_first else x
 
     def pictures(self, files: Sequence[Path]) -> np.ndarray:
         """Pictures of the model's size, uint8 `[B, H, W, C]`."""
@@ -80,10 +83,13 @@ class Preparation:
     def _format(self) -> tuple[tuple[int, int] | None, str]:
         """Height and width, where they are known, and Pillow's mode."""
         shape = self.source.shape or (None, None, None, 3)
+        if self.channels_first and len(shape) == 4:
+            shape = (shape[0], *shape[2:], shape[1])
         if len(shape) != 4 or shape[-1] not in (1, 3):
             raise CommandError(
                 "Expected a model of pictures [B, H, W, 3] or [B, H, W, 1]. Received: one of "
-                f"inputs {_shape(shape)}. Give the input as a .npy array."
+                f"inputs {_shape(shape)}. Of [B, C, H, W], say --data-format channels_first; else "
+                "give the input as a .npy array."
             )
         mode = "RGB" if shape[-1] == 3 else "L"
         height, width = shape[1:3]

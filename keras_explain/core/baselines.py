@@ -5,6 +5,7 @@ objects below, or (for several inputs) a list, tuple or dict of these.
 """
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from keras_explain import backend
 from keras_explain.core import arrays, checks
 from keras_explain.core.config import Config
 from keras_explain.core.inputs import check_finite
+from keras_explain.core.layout import Layout, assumed
 
 __all__ = ["Baseline", "Blur", "Constant", "Given", "Mean", "Noise", "Zeros"]
 
@@ -38,6 +40,10 @@ class Baseline(Config, abc.ABC, kw_only=False):
 
     def check(self, x: np.ndarray) -> None:
         """Raises a `ValueError` where the baseline does not suit the input `x` `[B, ...]`."""
+
+    def along(self, axes: tuple[int, ...]) -> "Baseline":
+        """The same for inputs whose places are along these axes, where it asks for them."""
+        return self
 
     @property
     def makes_ids(self) -> bool:
@@ -105,9 +111,15 @@ class Given(Baseline, kw_only=False):
 
 
 class Mean(Baseline, kw_only=False):
-    """The mean of a data set `[N, ...]`; without one, of each sample's own places, by channel."""
+    """The mean of a data set `[N, ...]`; without one, of each sample's own places, by channel.
+
+    Args:
+        data: The data set.
+        axes: The axes of the places. By default, the model's layers say.
+    """
 
     data: Any = None
+    axes: tuple[int, ...] | None = None
     makes_ids = False
 
     def __post_init__(self) -> None:
@@ -115,12 +127,15 @@ class Mean(Baseline, kw_only=False):
             object.__setattr__(self, "data", _mean(self.data))
         super().__post_init__()
 
+    def along(self, axes: tuple[int, ...]) -> Baseline:
+        return self if self.axes or self.data is not None else self.replace(axes=axes)
+
     def is_shared(self, rank: int) -> bool:
         return self.data is not None
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         if self.data is None:
-            axes = tuple(spatial_axes(len(x.shape))) or tuple(range(1, len(x.shape)))
+            axes = self.axes or assumed(x.shape).axes
             return ops.broadcast_to(ops.mean(x, axes, keepdims=True), ops.shape(x))
         return ops.broadcast_to(ops.reshape(self.data, (1, *x.shape[1:])), ops.shape(x))
 
@@ -160,15 +175,20 @@ class Noise(Baseline, kw_only=False):
     Args:
         sigma: The window's standard deviation in places.
         seed: The same seed draws the same noise.
+        axes: The axes of the places. By default, the model's layers say.
     """
 
     sigma: float = 10.0
     seed: int = 0
+    axes: tuple[int, ...] | None = None
     makes_ids = False
 
+    def along(self, axes: tuple[int, ...]) -> Baseline:
+        return self if self.axes else self.replace(axes=axes)
+
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
-        around = Blur(self.sigma)
-        middle = Mean()(x, row)  # so that no digits are lost in the difference of squares
+        around = Blur(self.sigma, self.axes)
+        middle = Mean(axes=self.axes)(x, row)  # no digits are lost in the difference of squares
         mean = around(x - middle, row)
         variance = around(ops.square(x - middle), row) - ops.square(mean)
         mean, deviation = mean + middle, ops.sqrt(ops.maximum(variance, 0.0))
@@ -176,7 +196,7 @@ class Noise(Baseline, kw_only=False):
         return mean + deviation * backend.random_normal(keys, tuple(x.shape[1:]))
 
     def check(self, x: np.ndarray) -> None:
-        Blur(self.sigma).check(x)
+        Blur(self.sigma, self.axes).check(x)
 
 
 class Blur(Baseline, kw_only=False):
@@ -184,26 +204,28 @@ class Blur(Baseline, kw_only=False):
 
     Args:
         sigma: The Gaussian's standard deviation in pixels.
-        axes: The axes to blur. By default all but the first and the last (the second, where
-            Keras's `image_data_format` is channels first); pictures `[B, H, W]` need `(1, 2)`.
+        axes: The axes to blur. By default those of the places, as the model's layers say.
     """
 
     sigma: float = 10.0
     axes: tuple[int, ...] | None = None
     makes_ids = False
 
+    def along(self, axes: tuple[int, ...]) -> Baseline:
+        return self if self.axes else self.replace(axes=axes)
+
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
         from scipy.ndimage import gaussian_filter1d
 
         blurred = x
-        for axis in self.axes or spatial_axes(len(x.shape)):
+        for axis in self.axes or assumed(x.shape).axes:
             kernel = gaussian_filter1d(np.eye(x.shape[axis]), self.sigma, axis=0, mode="nearest")
             moved = ops.tensordot(blurred, ops.cast(kernel, x.dtype), [[axis], [1]])
             blurred = ops.moveaxis(moved, -1, axis)
         return blurred
 
     def check(self, x: np.ndarray) -> None:
-        if not (self.axes or spatial_axes(x.ndim)):
+        if not self.axes and x.ndim < 3:
             raise ValueError(
                 "Expected an input with spatial axes [B, ..., C] to blur. "
                 f"Received: x of shape {x.shape}. Use a number or an array as baseline."
@@ -212,12 +234,6 @@ class Blur(Baseline, kw_only=False):
             raise ValueError(f"Expected axes of x, from 1 to {x.ndim - 1}. Received: {self.axes}.")
         if not self.sigma > 0:
             raise ValueError(f"Expected a sigma above 0. Received: sigma={self.sigma}.")
-
-
-def spatial_axes(rank: int) -> range:
-    """The axes between the samples and the channels, as Keras's `image_data_format` has them."""
-    first = rank > 3 and keras.config.image_data_format() == "channels_first"
-    return range(2, rank) if first else range(1, rank - 1)
 
 
 def get(baseline: Any) -> Baseline:
@@ -276,7 +292,7 @@ def _parts(baseline: Any, x: Nest) -> list[Any]:
             "Expected a baseline without names, as the input has none. "
             f"Received: baselines of {', '.join(map(repr, baseline))}."
         )
-    parts = _flatten(baseline)
+    parts = checks.flat(baseline)
     if len(parts) == len(leaves):
         checks.same_names("baselines", baseline, x)
         return parts
@@ -296,14 +312,6 @@ def _of_one_number(baseline: Baseline, leaf: Any) -> Baseline:
     return baseline
 
 
-def _flatten(nest: Any) -> list[Any]:
-    if isinstance(nest, dict):
-        return [part for key in sorted(nest) for part in _flatten(nest[key])]
-    if isinstance(nest, (list, tuple)):
-        return [part for item in nest for part in _flatten(item)]
-    return [nest]
-
-
 def check(baseline: Any, x: Nest) -> None:
     """Raises where a baseline does not suit the input `x` (a nest of arrays `[B, ...]`)."""
     for part, leaf in zip(per_input(baseline, x), tree.flatten(x), strict=True):
@@ -316,10 +324,11 @@ def is_shared(baseline: Any, x: Nest) -> bool:
     return all(part.is_shared(len(leaf.shape)) for part, leaf in parts)
 
 
-def apply(baseline: Any, x: Nest, row: Tensor) -> Nest:
-    """The baseline of inputs `x`, of the same nest and shapes."""
+def apply(baseline: Any, x: Nest, row: Tensor, layouts: Sequence[Layout]) -> Nest:
+    """The baseline of inputs `x`, which are laid out so; of the same nest and shapes."""
     leaves = []
-    for part, leaf in zip(per_input(baseline, x), tree.flatten(x), strict=True):
+    for given, leaf, layout in zip(per_input(baseline, x), tree.flatten(x), layouts, strict=True):
+        part = given.along(layout.axes)
         if keras.backend.is_int_dtype(leaf.dtype) and not part.makes_ids:
             raise ValueError(
                 f"Expected a baseline of token ids for an input of token ids. Received: {part!r}."

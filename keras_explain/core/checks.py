@@ -15,6 +15,15 @@ def count(name: str, value: Any, least: int = 1) -> None:
         )
 
 
+def call_of(layer: Any, call: Any) -> None:
+    """Raises a `ValueError` unless `call` is None, or the number of a call of a named layer."""
+    if call is None:
+        return
+    count("call", call, least=0)
+    if layer is None:
+        raise ValueError(f"Expected the `layer` that is called. Received: call={call} alone.")
+
+
 def choice(name: str, value: Any, names: Sequence[str]) -> None:
     """Raises a `ValueError` unless `value` is one of some names."""
     if value not in names:
@@ -40,3 +49,12 @@ def same_names(what: str, given: Any, x: Any) -> None:
             f"Expected {what} for the inputs {', '.join(map(repr, x))}. "
             f"Received: {', '.join(map(repr, given))}."
         )
+
+
+def flat(nest: Any) -> list[Any]:
+    """The parts of a nest that may hold None, in the order of `keras.tree.flatten`."""
+    if isinstance(nest, dict):
+        return [part for key in sorted(nest) for part in flat(nest[key])]
+    if isinstance(nest, (list, tuple)):
+        return [part for item in nest for part in flat(item)]
+    return [nest]

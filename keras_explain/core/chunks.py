@@ -17,7 +17,7 @@ from keras import ops, tree
 from keras_explain import backend
 from keras_explain.core import precision
 from keras_explain.core.forward import ANY_CLASSES, ONE_CLASS, ROWS, Forward, groups
-from keras_explain.core.opened import Compiled, OpenModel
+from keras_explain.core.opened import Compiled
 from keras_explain.core.probe import Probe
 from keras_explain.core.progress import bar
 from keras_explain.core.targets import Target
@@ -71,17 +71,16 @@ class Share:
 
 def run(
     explainer: "Explainer",
-    opened: OpenModel,
-    x: Nest,
+    forward: Forward,
     target: Target,
     batch_size: int | None,
     seed: int,
     progress: bool | None = False,
 ) -> dict[str, Any]:
     """Explains every row; the fields of an `Explanation` but for `x` and `explainer`."""
-    batch = tree.flatten(x)[0].shape[0]
+    batch = tree.flatten(forward.x)[0].shape[0]
     index, many = target.rows(batch)  # [B, K]
-    work = _Work(explainer, Forward(opened, x, target, explainer.explained_layer), batch_size)
+    work = _Work(explainer, forward, batch_size)
     tasks = [task for share in work.shares(seed) for task in work.tasks(share, index[share.rows])]
     total = sum(len(share.rows) * share.size for share, _ in tasks)
     with bar(type(explainer).__name__, total, progress) as advance:
@@ -103,6 +102,9 @@ def run(
         "extras": result,
         "units": work.facts.get("width"),
         "as_it_is": work.facts.get("as_it_is", False),
+        "over": work.where.get("over"),
+        "layer_channels": work.where.get("layer_channels"),
+        "channels": tuple(layout.channels for layout in forward.layouts),
     }
 
 
@@ -112,12 +114,14 @@ class _Work:
     def __init__(self, explainer: "Explainer", forward: Forward, batch_size: int | None) -> None:
         self.explainer, self.forward = explainer, forward
         self.facts: dict[str, Any] = {}  # of the output that is explained
+        self.where: dict[str, Any] = {}  # the values lie
         self.size = forward.batch_size(batch_size, scores_alone=explainer.takes_classes)
         self.arrays = backend.to_tensors(explainer.arrays()) + forward.target_arrays
 
     def shares(self, seed: int) -> list[Share]:
         """The samples by the passes that they take."""
-        facts = {"tokens": self.forward.are_tokens} | self._known
+        forward = self.forward
+        facts = {"tokens": forward.are_tokens, "layouts": forward.layouts} | self._known
         shares = self.explainer.shares(self.forward.x, facts, seed)
         as_arrays = (tree.map_structure(np.asarray, (s.passes, s.own)) for s in shares)
         return [Share(s.rows, *arrays) for s, arrays in zip(shares, as_arrays, strict=True)]
@@ -158,6 +162,7 @@ class _Work:
             whole = self._function("whole", self._whole)
             self.forward.check(classes, whole)
             self.facts = whole.facts
+            self.where |= whole.facts
             result = whole.call(x, row, classes, self.arrays)
             classes = result["index"]
             advance(len(share.rows))
@@ -172,7 +177,10 @@ class _Work:
         return result | {"reliable": precision.reliable(self.explainer, result, size)}
 
     def _taken(self, rows: np.ndarray) -> Nest:
-        return tree.map_structure(lambda leaf: leaf[rows], self.forward.x)
+        """Rows of the input, the channels last."""
+        leaves = zip(self.forward.layouts, tree.flatten(self.forward.x), strict=True)
+        taken = [layout.last(leaf[rows]) for layout, leaf in leaves]
+        return tree.pack_sequence_as(self.forward.x, taken)
 
     def _in_passes(
         self,
@@ -205,6 +213,7 @@ class _Work:
             return self._searched(share, lambda passes: reduce.merged(chunks(passes)))
         stats = reduce.merged(chunks(share.passes))
         finish = self._function("finish", lambda: self._finish(chunk))
+        self.where |= chunk.facts | finish.facts
         return finish.call(x, rows, stats, self.arrays)
 
     def _searched(self, share: Share, merged: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
@@ -356,8 +365,10 @@ class _Work:
         return self._compile(finish, *signature, known=self._known)
 
     def _references(self, share: Share) -> Compiled:
-        def references(_: Callable, explainer: Any, x: Nest, rows: Tensor, passes: Any) -> Any:
-            return explainer.references(x, rows, passes)
+        def references(
+            probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, passes: Any
+        ) -> Any:
+            return explainer.references(probe_of(x, rows), passes)
 
         passes = tree.map_structure(lambda p: backend.spec(p, free_axes=0), share.passes)
         return self._compile(references, self.forward.specs, ROWS, passes)

@@ -308,8 +308,6 @@ def _product(step: Step, made_by: dict[int, Step], uses: Counter) -> Affine | No
 
 def _extended(known: Affine, step: Step) -> Affine | None:
     """A weighted sum with what follows it, where that moves no channel, or scales and shifts it."""
-    if _channels_first(known.product):
-        return None
     scale, bias, z = known.scale, known.bias, step.outputs[0]
     if step.type in AFFINE and step.keeps_shape and not _is_of_an_activation(step):
         factor, shift = _factor_and_shift(step)
@@ -338,6 +336,8 @@ def _factor_and_shift(step: Step) -> tuple[Any, Any]:
         return -ops.ones((1,)), None
     first = step.positions == [0]
     constant = step.op.inputs[1 if first else 0]
+    if step.type == "BiasAdd" and _channels_first(step.op):
+        return None, ops.reshape(constant, (-1, *(1 for _ in step.outputs[0].shape[2:])))
     if step.type == "Mul":
         return constant, None
     if step.type == "RealDiv":
@@ -349,6 +349,8 @@ def _factor_and_shift(step: Step) -> tuple[Any, Any]:
 
 def _per_channel(factor: Tensor, known: Affine) -> Tensor | None:
     """A factor of the sum as numbers `[C]`, if it is one for each of the product's channels."""
+    if _channels_first(known.product):
+        return _per_first_channel(factor, known)
     channels, shape = known.product.outputs[0].shape[-1], known.z.shape.as_list()
     after = known.ops[known.ops.index(known.product) :]
     if known.channel_axis is None or any(op.type == "Transpose" for op in after):
@@ -359,6 +361,16 @@ def _per_channel(factor: Tensor, known: Affine) -> Tensor | None:
     if axis is None or any(n != 1 for n in padded[:axis]):
         return None
     return ops.reshape(ops.broadcast_to(ops.reshape(factor, padded[axis:]), shape[axis:]), (-1,))
+
+
+def _per_first_channel(factor: Tensor, known: Affine) -> Tensor | None:
+    """The same where the product is `[n, C, ...]`, and what follows it moves nothing."""
+    shape = known.product.outputs[0].shape.as_list()
+    padded = [1] * (len(shape) - len(factor.shape)) + factor.shape.as_list()
+    one_each = all(n == 1 for axis, n in enumerate(padded) if axis != 1)
+    if known.channel_axis is None or not one_each or known.z.shape.as_list() != shape:
+        return None
+    return ops.broadcast_to(ops.reshape(factor, (-1,)), shape[1:2])
 
 
 def _is_flat(bias: Tensor, z: Tensor, arranged: Tensor) -> bool:

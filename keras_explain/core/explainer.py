@@ -12,9 +12,10 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import baselines, chunks, finite, inputs
+from keras_explain.core import baselines, checks, chunks, finite, inputs
 from keras_explain.core.config import Config, deserialize, known_classes
 from keras_explain.core.explanation import Explanation
+from keras_explain.core.forward import Forward
 from keras_explain.core.names import nearest, snake_name
 from keras_explain.core.opened import OpenModel
 from keras_explain.core.precision import Unit
@@ -50,6 +51,7 @@ class Explainer(Config, abc.ABC):
         batch_size: int | None = None,
         seed: int = 0,
         progress: bool | None = None,
+        data_format: Any = None,
     ) -> Explanation:
         """Explains the score of a target for each sample.
 
@@ -64,6 +66,10 @@ class Explainer(Config, abc.ABC):
             seed: The same seed gives the same values, whatever the batch size.
             progress: Whether a bar shows how far long work has come; by default where a person
                 watches, on a terminal or in a notebook.
+            data_format: Where the channels of the input are: `"channels_last"`, `"channels_first"`
+                or `"no_channels"` (pictures `[B, H, W]`), or a nest of these like `x`. By default
+                the layers that the input meets say; where they do not, it is as Keras is
+                configured.
 
         Returns:
             An `Explanation`.
@@ -77,9 +83,10 @@ class Explainer(Config, abc.ABC):
         explainer = with_data(self, model, x)
         explainer.check(x)
         _check_seed(seed)
-        opened = OpenModel.of(model)
+        opened, layer = OpenModel.of(model), (explainer.explained_layer, explainer.explained_call)
+        forward = Forward(opened, x, target, *layer, data_format=data_format)
         try:
-            result = chunks.run(explainer, opened, x, target, batch_size, seed, progress)
+            result = chunks.run(explainer, forward, target, batch_size, seed, progress)
         except finite.NotFiniteError as error:
             cause = finite.cause(opened, x, target, error.sample)
             raise ValueError(f"{error} {cause}.") from None
@@ -116,8 +123,8 @@ class Explainer(Config, abc.ABC):
 
         Args:
             x: The input, a nest of arrays `[B, ...]`.
-            facts: `"tokens"`: for each leaf of `x`, whether it holds token ids; and what `prepare`
-                noted in `probe.facts`.
+            facts: `"tokens"`: for each leaf of `x`, whether it holds token ids; `"layouts"`: the
+                `Layout` of each; and what `prepare` noted in `probe.facts`.
             seed: What is random depends on it alone.
         """
         rows = np.arange(len(tree.flatten(x)[0]), dtype=np.int32)
@@ -166,8 +173,8 @@ class Explainer(Config, abc.ABC):
         """
         return None
 
-    def references(self, x: Nest, row: Tensor, passes: dict[str, Tensor]) -> Nest:
-        """Inputs that the attributions are measured from, of the nest of the input `x`.
+    def references(self, probe: Probe, passes: dict[str, Tensor]) -> Nest:
+        """Inputs that the attributions are measured from, of the nest of `probe.inputs`.
 
         With `measured_from`, `extras["base_values"]` holds their scores, and
         `extras["convergence_delta"]` the sum of the attributions less (score - base value).
@@ -187,7 +194,8 @@ class Explainer(Config, abc.ABC):
         """Parts of the result made anew in NumPy, after the graph, such as regions of a picture.
 
         Args:
-            x: The input, a nest of arrays `[rows, ...]`.
+            x: The input, a nest of arrays `[rows, ...]`, the channels last (an axis of length 1,
+                where there are none).
             result: `"values"`, `"scores"`, `"index"` and the extras, arrays `[rows, ...]` (with
                 `takes_classes` `[rows, K, ...]`).
             share: The rows, with their passes.
@@ -219,6 +227,11 @@ class Explainer(Config, abc.ABC):
     @property
     def explained_layer(self) -> str | None:
         """The layer whose output is explained in place of the input."""
+        return None
+
+    @property
+    def explained_call(self) -> int | None:
+        """Which of that layer's calls is explained; None for all."""
         return None
 
     def check(self, x: Nest) -> None:
@@ -265,14 +278,23 @@ class Attribution(Explainer, abc.ABC):
     """A method that attributes the score to the input, or with `layer=` to a layer's output.
 
     The values have the shape of what is explained. A layer that is called more than once, or has
-    several outputs, gives a list.
+    several outputs, gives a list; `call=` names one of the calls by its number, from 0 on.
     """
 
     layer: Any = None
+    call: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.call_of(self.layer, self.call)
 
     @property
     def explained_layer(self) -> str | None:
         return self.layer
+
+    @property
+    def explained_call(self) -> int | None:
+        return self.call
 
 
 def get(identifier: Any) -> Explainer:

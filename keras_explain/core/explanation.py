@@ -40,6 +40,12 @@ class Explanation:
             booleans of the scores' shape in the nest of the values: False where float32 can't tell
             any value from zero, beside the size of the score.
         units: The number of units of the explained output, where it is known; a binary head has 1.
+        channels: For each leaf of `x` the axis of its channels: -1, 1, or 2 where time is before
+            them; None where it has none. Of an explanation without it (of an old file, or made by
+            hand) it is as Keras is configured.
+        over: Where the values are no nest like `x`: the position of the leaf of `x` that they lie
+            over, a map of a layer, or values at one. None where they are of no single input.
+        layer_channels: Of values at a layer, the axis of its channels.
     """
 
     values: Nest
@@ -49,6 +55,9 @@ class Explanation:
     explainer: Explainer
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     units: int | None = None
+    channels: tuple[int | None, ...] | None = None
+    over: int | None = None
+    layer_channels: int | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -133,6 +142,9 @@ class Explanation:
             "x": _store("x", self.x, arrays),
             "extras": _store("extras", self.extras, arrays),
             "units": self.units,
+            "channels": self.channels,
+            "over": self.over,
+            "layer_channels": self.layer_channels,
         }
         archive.write(path, header, arrays)
 
@@ -173,6 +185,9 @@ def _explanation(
         explainer=deserialize(_refiled(header["explainer"], arrays)),  # type: ignore[arg-type]
         extras=_restore("extras", header["extras"], arrays),
         units=header.get("units"),
+        channels=None if header.get("channels") is None else tuple(header["channels"]),
+        over=header.get("over"),
+        layer_channels=header.get("layer_channels"),
     )
     _check(made)
     return made
@@ -199,6 +214,15 @@ def _check(explanation: Explanation) -> None:
         fits = np.shape(leaf)[:1] == scores.shape[:1]
         _expect(f"inputs and extras of {len(scores)} rows", fits, leaf)
     explanation.target.rows(len(scores))
+    leaves, channels, over = tree.flatten(explanation.x), explanation.channels, explanation.over
+    fits = channels is None or (len(channels) == len(leaves) and _AXES.issuperset(channels))
+    _expect("an axis of channels for each input", fits, channels)
+    _expect("an axis of channels", explanation.layer_channels in _AXES, explanation.layer_channels)
+    fits = over is None or (type(over) is int and 0 <= over < len(leaves))
+    _expect("the position of an input", fits, over)
+
+
+_AXES = frozenset({-1, 1, 2, None})
 
 
 def _is_float(array: Any) -> bool:

@@ -16,9 +16,9 @@ from keras import tree
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.baselines import Baseline, Constant, spatial_axes
+from keras_explain.core.baselines import Baseline, Constant
 from keras_explain.core.config import Config
-from keras_explain.core.kinds import kind_of
+from keras_explain.core.layout import Layout
 
 __all__ = [
     "Columns",
@@ -39,7 +39,7 @@ class Features(Config, abc.ABC, kw_only=False):
     """How an input is cut into features. Subclasses define `numbered`.
 
     A *place* is a position of a picture, series or volume with all its channels, or a number of a
-    table.
+    table. Features see inputs with the channels last, wherever the model has them.
     """
 
     home = "features"
@@ -49,7 +49,7 @@ class Features(Config, abc.ABC, kw_only=False):
         """The number of each place's feature, from 0 on in each sample; -1 for none.
 
         Args:
-            x: One input, `[B, ...]`.
+            x: One input, `[B, F]`, or `[B, *places, C]`; where there are no channels, C is 1.
 
         Returns:
             int32 `[B, *places]`: of the shape of `x`, or without its channels.
@@ -66,7 +66,11 @@ class Features(Config, abc.ABC, kw_only=False):
         return None
 
     def check(self, x: np.ndarray) -> None:
-        """Raises a `ValueError` where the features do not suit the input `x` `[B, ...]`."""
+        """Raises a `ValueError` where the features do not suit an input, as in `numbered`."""
+
+    def laid(self, layout: Layout) -> "Features":
+        """The features, with what is given like an input of that layout in that of `numbered`."""
+        return self
 
 
 class Columns(Features, kw_only=False):
@@ -91,6 +95,11 @@ class Columns(Features, kw_only=False):
     def joins(self) -> bool:
         return self.groups is not None
 
+    def laid(self, layout: Layout) -> Features:
+        if self.groups is None or layout.channels is None or self.groups.ndim < layout.rank - 1:
+            return self
+        return Columns(layout.last(self.groups[None])[0])
+
     def numbered(self, x: np.ndarray) -> Labels:
         groups = self.groups
         if groups is None:
@@ -102,9 +111,9 @@ class Columns(Features, kw_only=False):
             return
         shape = self.groups.shape
         if shape not in (x.shape[1:], places(x.shape)):
+            whole = places(x.shape) if x.shape[-1] == 1 else x.shape[1:]
             raise ValueError(
-                f"Expected groups of one sample's shape {x.shape[1:]}. "
-                f"Received: groups of shape {shape}."
+                f"Expected groups of one sample's shape {whole}. Received: groups of shape {shape}."
             )
         if not (self.groups >= 0).any():
             raise ValueError("Expected a group of 0 or more. Received: groups that are all -1.")
@@ -135,10 +144,10 @@ class Patches(Features, kw_only=False):
             checks.count("size", length)
 
     def numbered(self, x: np.ndarray) -> Labels:
-        return _for_each(_blocks(places(x.shape), per_axis("size", self.size, x.shape)), x)
+        return _for_each(_blocks(places(x.shape), per_axis("size", self.size, places(x.shape))), x)
 
     def check(self, x: np.ndarray) -> None:
-        per_axis("size", self.size, x.shape)
+        per_axis("size", self.size, places(x.shape))
 
 
 class Grid(Features, kw_only=False):
@@ -213,7 +222,7 @@ class Segments(Features, kw_only=False):
 
     def numbered(self, x: np.ndarray) -> Labels:
         if self.labels is None:
-            return np.stack([_renumbered(self._cut(picture)) for picture in _channels_last(x)])
+            return np.stack([_renumbered(self._cut(picture)) for picture in _coloured(x)])
         if self.labels.ndim == 2:
             return _for_each(_renumbered(self.labels), x)
         return np.stack([_renumbered(labels) for labels in self.labels])
@@ -224,8 +233,8 @@ class Segments(Features, kw_only=False):
         return _segments(*what, self.method, options)
 
     def check(self, x: np.ndarray) -> None:
-        size = x.shape[1:] if x.ndim == 3 else places(x.shape)
-        if x.ndim not in (3, 4):
+        size = places(x.shape)
+        if x.ndim != 4:
             raise ValueError(
                 f"Expected pictures [B, H, W, C] or [B, H, W] to segment. Received: x of shape "
                 f"{x.shape}. Of series there are `Windows`, of tables `Columns`, of volumes `Grid`."
@@ -367,10 +376,9 @@ class LayerTokenizer:
 
 
 def default(x: np.ndarray) -> Features:
-    """The features of an input, other than token ids, of which nothing is said."""
-    by_kind = {"table": Columns, "series": Windows, "picture": Segments}
-    kind = kind_of(x.shape)
-    return by_kind[kind]() if kind in by_kind else Grid(4)
+    """The features of an input, other than token ids and as in `numbered`, by default."""
+    by_axes = {1: Columns, 2: Columns, 3: Windows, 4: Segments}
+    return by_axes[x.ndim]() if x.ndim in by_axes else Grid(4)
 
 
 def per_input(features: Any, groups: Any, x: Nest) -> list[Features | None]:
@@ -465,31 +473,18 @@ def _matched(given: Any, x: Nest) -> list[Any]:
 
 
 def places(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of an input `[B, ...]` without its samples and channels."""
-    if len(shape) <= 2 or (len(shape) == 3 and kind_of(shape) == "picture"):
-        return tuple(shape[1:])
-    return tuple(shape[axis] for axis in spatial_axes(len(shape)))
+    """The shape of an input `[B, F]` or `[B, *places, C]` without its samples and channels."""
+    return tuple(shape[1:] if len(shape) <= 2 else shape[1:-1])
 
 
-def over_channels(array: Any, rank: int, lead: int = 1) -> Any:
-    """An array `[..., *places]` of `lead` axes before the places with one for the channels.
-
-    With it, the array meets an input of that rank. One that has the channels stays as it is.
-    """
-    if len(array.shape) - lead == rank - 1:
-        return array
-    axis = lead if spatial_axes(rank)[0] == 2 else -1
-    return keras.ops.expand_dims(array, axis)
-
-
-def per_axis(name: str, value: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A number for each spatial axis of an input of a shape `[B, ...]`."""
-    axes = len(places(shape))
+def per_axis(name: str, value: Any, sides: tuple[int, ...]) -> tuple[int, ...]:
+    """A number for each spatial axis of an input whose places are so many along each."""
+    axes = len(sides)
     values = value if isinstance(value, tuple) else (value,) * axes
     if len(values) != axes:
         raise ValueError(
             f"Expected `{name}` to be a number, or one for each of {axes} spatial axes. "
-            f"Received: {name}={value!r} for x of shape {shape}."
+            f"Received: {name}={value!r} for places of shape {sides}."
         )
     return values
 
@@ -561,10 +556,6 @@ def _segments(
     return getattr(segmentation, method)((picture - low) / ((high - low) or 1), **dict(options))
 
 
-def _channels_last(x: np.ndarray) -> np.ndarray:
-    """Pictures of three channels, the last axis: grey ones thrice, of others the first three."""
-    if x.ndim == 3:
-        x = x[..., None]
-    elif spatial_axes(4)[0] == 2:
-        x = np.moveaxis(x, 1, -1)
+def _coloured(x: np.ndarray) -> np.ndarray:
+    """Pictures of three channels: grey ones thrice, of others the first three."""
     return np.repeat(x[..., :1], 3, axis=-1) if x.shape[-1] < 3 else x[..., :3]

@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 from keras import tree
+from keras.config import image_data_format
 
 from keras_explain import backend
-from keras_explain.core import inputs
+from keras_explain.core import inputs, layout
 from keras_explain.core.opened import Compiled, OpenModel
 from keras_explain.core.probe import Probe, Sites, find_sites, specs
 from keras_explain.core.targets import PREDICTED, Class, Target
@@ -86,22 +87,34 @@ class Forward:
         x: The checked input, a nest of arrays `[B, ...]`.
         target: What is scored. Its index is not used: it is data of each call.
         layer: The layer that is explained in place of the input.
+        number: Which of its calls; None for all.
+        data_format: What the user says of where the input's channels are.
     """
 
     def __init__(
-        self, opened: OpenModel, x: Nest, target: Target, layer: str | None = None
+        self,
+        opened: OpenModel,
+        x: Nest,
+        target: Target,
+        layer: str | None = None,
+        number: int | None = None,
+        *,
+        data_format: Any = None,
     ) -> None:
         self.opened, self.x, self.target = opened, x, target.without_index()
         self.target_arrays = backend.to_tensors(self.target.arrays())
         leaves = tree.flatten(x)
         signature = tuple((leaf.shape[1:], leaf.dtype.str) for leaf in leaves)
         self.layer = None if layer is None else opened.resolve(layer)
-        self._input = (signature, repr(tree.map_structure(lambda _: 0, x)), self.layer)
-        self.key = (*self._input, self.target.structure)
+        structure, by_default = repr(tree.map_structure(lambda _: 0, x)), image_data_format()
+        self._number = number
+        self._input = (signature, structure, self.layer, number, by_default)
         self.sites = self._sites()
         for leaf, are_ids in zip(leaves, self.sites.ids, strict=False):  # none without Embeddings
             if are_ids:
                 inputs.check_ids(leaf)
+        self.layouts = layout.per_input(data_format, x, self.sites.channels)
+        self.key = (*self._input, self.target.structure, *self.layouts)
         self._integer = [leaf.dtype.kind != "f" for leaf in leaves]
         self.specs = specs(self._numbers(tree.map_structure(lambda leaf: leaf[:1], x)))
 
@@ -177,7 +190,9 @@ class Forward:
             target = self.target.bind(tensors[own:])
 
             def probe_of(x: Nest, rows: Tensor) -> Probe:
-                return Probe(self.opened, x, target, self.sites, rows, facts, self._integer)
+                return Probe(
+                    self.opened, x, target, self.sites, rows, facts, self._integer, self.layouts
+                )
 
             return fn(probe_of, tensors[:own], *values)
 
@@ -187,7 +202,9 @@ class Forward:
     def _sites(self) -> Sites:
         found = self.opened.compiled(
             ("sites", *self._input),
-            lambda: Compiled(None, {"sites": find_sites(self.opened, self.x, self.layer)}),
+            lambda: Compiled(
+                None, {"sites": find_sites(self.opened, self.x, self.layer, self._number)}
+            ),
         )
         return found.facts["sites"]
 

@@ -18,6 +18,7 @@ from keras_explain.core import features as cuts
 from keras_explain.core.chunks import Share
 from keras_explain.core.explainer import Explainer
 from keras_explain.core.finite import NotFiniteError
+from keras_explain.core.layout import Layout
 from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Each, Reduction
@@ -61,10 +62,7 @@ class Perturbation(Explainer, abc.ABC):
             )
 
     def check(self, x: Nest) -> None:
-        parts = cuts.per_input(self.features, self.groups, x)
-        for part, leaf in zip(parts, tree.flatten(x), strict=True):
-            if part is not None:
-                part.check(leaf)
+        cuts.per_input(self.features, self.groups, x)
         if self.background is None:
             baselines.check(self.baseline, x)
         else:
@@ -74,7 +72,7 @@ class Perturbation(Explainer, abc.ABC):
         return cuts.encoded(x, self.features)
 
     def cut(self, x: Nest, facts: dict[str, Any]) -> list[cuts.Features | None]:
-        """The features of each leaf of the input; None where a method needs none."""
+        """The features of each leaf of the input, channels last; None where a method needs none."""
         given = cuts.per_input(self.features, self.groups, x)
         return [
             self.default_features(leaf, tokens) if part is None else part
@@ -82,7 +80,7 @@ class Perturbation(Explainer, abc.ABC):
         ]
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> cuts.Features | None:
-        """The features of an input of which the user said nothing."""
+        """The features of an input of which the user said nothing; its channels are last."""
         return self.default_tokens() if are_tokens else cuts.default(x)
 
     def default_tokens(self) -> cuts.Tokens:
@@ -99,16 +97,18 @@ class Perturbation(Explainer, abc.ABC):
         """What is hidden in each pass, `[passes, ...]` by name.
 
         Args:
-            x: The input of some samples.
+            x: The input of some samples, its channels last, as for `Features.numbered`.
             labelled: The leaves of `x` that are cut into features, by their positions `"0"`, ...
             count: How many features each of these samples has, those of all leaves together.
             seed: What is random depends on it alone.
         """
 
     def shares(self, x: Nest, facts: dict[str, Any], seed: int) -> list[Share]:
-        leaves = tree.flatten(x)
+        layouts = facts["layouts"]
+        leaves = [layout.last(x) for layout, x in zip(layouts, tree.flatten(x), strict=True)]
+        x = tree.pack_sequence_as(x, leaves)
         labels = {
-            str(i): part.numbered(leaves[i])
+            str(i): _numbered(part, leaves[i], layouts[i])
             for i, part in enumerate(self.cut(x, facts))
             if part is not None
         }
@@ -169,7 +169,7 @@ class Perturbation(Explainer, abc.ABC):
         fills = [
             g if p is None or p.fill is None else p.fill for g, p in zip(given, parts, strict=True)
         ]
-        return {"fill": tree.flatten(baselines.apply(fills, leaves, probe.row))}
+        return {"fill": baselines.apply(fills, leaves, probe.row, probe.layouts)}
 
     def fill_of(self, probe: Probe, pass_: dict[str, Tensor]) -> Nest:
         """What takes the place of hidden features, for each row of a step: a nest like the input.
@@ -202,14 +202,19 @@ class Perturbation(Explainer, abc.ABC):
             position = pass_["once"]["reference"]
             rows = backgrounds.rows(self.background, pass_["inputs"], position)
             fill = [leaf[:, None] for leaf in tree.flatten(rows)]
-        leaves = [
-            ops.reshape(
-                _mixed(x[None], f, cuts.over_channels(v, len(x.shape), lead=2)),
-                (-1, *x.shape[1:]),
-            )
-            for x, f, v in zip(inputs, fill, visible, strict=True)
-        ]
+        leaves = []
+        for x, f, v, layout in zip(inputs, fill, visible, probe.layouts, strict=True):
+            seen_of = layout.over_channels(v, len(x.shape), lead=2)
+            leaves.append(ops.reshape(_mixed(x[None], f, seen_of), (-1, *x.shape[1:])))
         return probe.score_inputs(tree.pack_sequence_as(probe.inputs, leaves), target)
+
+
+def _numbered(part: cuts.Features, x: np.ndarray, layout: Layout) -> np.ndarray:
+    """The features of an input with its channels last, at its places as the model has them."""
+    part = part.laid(layout)
+    part.check(x)
+    labels = part.numbered(x)
+    return layout.back(labels) if labels.ndim == x.ndim else labels
 
 
 def _mixed(x: Tensor, fill: Tensor, visible: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What one forward pass of a model gave: its outputs, and those of its layers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core.ending import Kind, ending_of
+from keras_explain.core.layout import Layout, said_after
 from keras_explain.core.names import nearest
 from keras_explain.core.opened import OpenModel
 from keras_explain.core.steps import Call
@@ -56,6 +58,7 @@ class Outputs:
     `facts` are what was learned of the output that was read: its number of units (`"width"`),
     whether it is known what its probabilities are (`"has_probabilities"`), and whether it is
     explained as it is although a softmax or sigmoid leads to it (`"as_it_is"`).
+    `inputs` are the leaves that the model ran on, and `layouts` those of the user's input.
     """
 
     def __init__(
@@ -65,9 +68,12 @@ class Outputs:
         calls: list[Call],
         rows: Tensor | None,
         operations: list[Any],
+        inputs: list[Tensor],
+        layouts: Sequence[Layout],
     ) -> None:
         self._opened, self._raw, self._rows = opened, raw, rows
         self.calls, self.operations = calls, operations
+        self.inputs, self._layouts = inputs, layouts
         self.facts: dict[str, Any] = {}
 
     @property
@@ -94,21 +100,20 @@ class Outputs:
         shares = of == "probability" or ending.kind is Kind.PROBABILITY
         return Units(self.cut(ops.cast(numbers, "float32")), shares)
 
-    def layer(self, layer: str) -> Tensor:
-        """The output of a layer; of its last call, where it was called more than once."""
-        return self.cut(self.call(layer).output)
+    def layer(self, layer: str, number: int | None = None) -> Tensor:
+        """The output of a layer; of its last call, where none of several is named."""
+        return self.cut(self.calls_of(layer, number)[-1].output)
 
-    def call(self, layer: str) -> Call:
-        """The last call of a layer."""
-        return self.calls_of(layer)[-1]
+    def call_at(self, site: Site) -> Call:
+        """The call of a site."""
+        return next(c for c in self.calls if (c.path, c.number) == (site.path, site.number))
 
     def at_site(self, site: Site) -> list[Tensor]:
         """The outputs of a call."""
-        call = next(c for c in self.calls if (c.path, c.number) == (site.path, site.number))
-        return [self.cut(tensor) for tensor in tree.flatten(call.output)]
+        return [self.cut(tensor) for tensor in tree.flatten(self.call_at(site).output)]
 
-    def calls_of(self, layer: str) -> list[Call]:
-        """The calls of a layer."""
+    def calls_of(self, layer: str, number: int | None = None) -> list[Call]:
+        """The calls of a layer, or the one of that number."""
         path = self._opened.resolve(layer)
         here = (call for call in self.calls if all(map(backend.is_here, tree.flatten(call.output))))
         calls = [call for call in here if call.path == path]
@@ -118,7 +123,12 @@ class Outputs:
                 "(such as a recurrent layer's), where its output can't be read. "
                 f"{nearest(path, dict.fromkeys(call.path for call in self.calls))}"
             )
-        return calls
+        if number is not None and number >= len(calls):
+            raise ValueError(
+                f"Expected `call` below {len(calls)}, the number of calls of layer {path!r}. "
+                f"Received: call={number}."
+            )
+        return calls if number is None else [calls[number]]
 
     def has_map(self, call: Call) -> bool:
         """Whether a call has one output `[n, ..., C]` with a spatial extent above 1."""
@@ -127,24 +137,38 @@ class Outputs:
         around = self._opened.nodes.get(call.path.rpartition("/")[0])
         if len(call.output.shape) > 3 and isinstance(around, _ATTENTION):  # [n, T, heads, C]
             return False
-        shape = tuple(call.output.shape[1:])
-        spatial = shape[1:] if self.channels_first(call) else shape[:-1]
+        shape = tuple(call.output.shape)
+        spatial = Layout(len(shape), self.channels(call)).sides(shape)
         return all(spatial) and int(np.prod(spatial)) > 1
 
     def has_tokens(self, call: Call) -> bool:
         """Whether a call has one output of tokens, `[n, T, C]` with T above 1."""
         return self.has_map(call) and len(call.output.shape) == 3
 
-    def channels_first(self, call: Call | None) -> bool:
-        """Whether a call's output is `[n, C, ...]`, by the layers that lead to it.
+    def channels(self, call: Call) -> int:
+        """The axis of the channels of a call's output, by the layers that lead to it.
 
-        What has no `data_format` keeps that of the layer before it, except where axes are moved.
+        What says nothing keeps that of the layer before it, or of the input, except where axes are
+        moved. At the end, it is as Keras is configured.
         """
-        while call is not None and not isinstance(call.node, _MOVES_AXES):
-            if hasattr(call.node, "data_format"):
-                return call.node.data_format == "channels_first"
-            call = self._producer(call)
-        return keras.config.image_data_format() == "channels_first"
+        rank, taken = len(call.output.shape), set()
+        before: Call | None = call
+        while before is not None and not isinstance(before.node, _MOVES_AXES):
+            said = said_after(before.node)
+            if said is not None:
+                return said
+            call, before = before, self._producer(before)
+            taken = set(map(id, call.inputs)) if before is None else set()
+        for tensor, layout in zip(self.inputs, self._layouts, strict=False):
+            if id(tensor) in taken and layout.rank == rank and layout.channels is not None:
+                return layout.channels
+        return 1 if rank > 3 and keras.config.image_data_format() == "channels_first" else -1
+
+    def channels_of_output(self, output: str | int | None) -> int:
+        """The same of one of the model's outputs."""
+        raw = self._select(output)
+        call = next((c for c in self.calls if c.output is raw), None)
+        return -1 if call is None else self.channels(call)
 
     def _producer(self, call: Call) -> Call | None:
         inputs = set(map(id, call.inputs))

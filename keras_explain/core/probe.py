@@ -11,7 +11,7 @@ outputs make a point are its *sites*.
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,10 +20,11 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import chance, decisions
+from keras_explain.core import baselines, chance, decisions, layout
 from keras_explain.core.computation import Computation
 from keras_explain.core.expressions import stand_in
 from keras_explain.core.intercept import intercept
+from keras_explain.core.layout import Layout
 from keras_explain.core.opened import OpenModel
 from keras_explain.core.operations import ALIASES, ROUTING, WEIGHTED
 from keras_explain.core.outputs import Outputs, Site
@@ -42,11 +43,13 @@ class Sites:
         inputs: For each leaf of the input, the Embedding calls that it enters as token ids.
         layer: The calls of the layer that is explained in place of the input.
         ids: For each leaf of the input, whether its numbers themselves are looked up.
+        channels: For each leaf, where the layers that it meets say that its channels are.
     """
 
     inputs: list[list[Site]]
     layer: list[Site] = field(default_factory=list)
     ids: list[bool] = field(default_factory=list)
+    channels: list[set[int | None]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +65,10 @@ class Features:
     reshape: Callable[[Tensor, str], Tensor] | None = None
 
     @property
-    def channels_first(self) -> bool:
-        """Whether the output as it is, is `[n, C, ...]`."""
+    def channels(self) -> int:
+        """The axis of the channels of the output as it is: -1, 1, or 2 behind time."""
         assert self.probe.outputs is not None
-        return self.reshape is None and self.probe.outputs.channels_first(self.call)
+        return -1 if self.reshape is not None else self.probe.outputs.channels(self.call)
 
     @functools.cached_property
     def activation(self) -> Tensor:
@@ -92,7 +95,7 @@ class Features:
         """A tensor like the output, `[n, ..., C]`."""
         if self.reshape is not None:
             return self.reshape(tensor, self.call.path)
-        return ops.moveaxis(tensor, 1, -1) if self.channels_first else tensor
+        return tensor if self.channels == -1 else ops.moveaxis(tensor, self.channels, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +121,7 @@ class Probe:
         row: The position of each row in the user's batch, ints `[n]`.
         facts: Where what is learned while tracing is noted.
         integer: For each leaf of the user's input, whether it held integers.
+        layouts: For each leaf of the input, where its places and channels are.
     """
 
     def __init__(
@@ -129,8 +133,10 @@ class Probe:
         row: Tensor,
         facts: dict[str, Any],
         integer: list[bool] | None = None,
+        layouts: Sequence[Layout] = (),
     ) -> None:
         self.inputs = inputs
+        self.layouts = layouts
         self.row = row
         self.facts = facts
         self._integer = integer
@@ -144,7 +150,17 @@ class Probe:
         """Says where the explained score, and a predicted class, are taken: here, not elsewhere."""
         self._start = point
 
+    @property
+    def sides(self) -> list[tuple[int, ...]]:
+        """For each leaf of the input, the lengths of the axes of its places."""
+        leaves = zip(self.layouts, tree.flatten(self.inputs), strict=True)
+        return [layout.sides(leaf.shape) for layout, leaf in leaves]
+
     # Points
+
+    def baseline(self, baseline: Any) -> Nest:
+        """What a user gave as baseline, for each row of the input."""
+        return baselines.apply(baseline, self.inputs, self.row, self.layouts)
 
     def point(self, inputs: Nest) -> Nest:
         """Where inputs lie in the explained space.
@@ -156,6 +172,8 @@ class Probe:
             return tree.map_structure(_number, inputs)
         outputs = self._run(inputs)
         if self._sites.layer:
+            self.outputs = outputs
+            self._note_layer([outputs.call_at(site) for site in self._sites.layer])
             flat = [t for site in self._sites.layer for t in outputs.at_site(site)]
             return flat[0] if len(flat) == 1 else flat
         leaves = [
@@ -295,6 +313,7 @@ class Probe:
         point: Nest,
         target: Tensor,
         reshape: Callable[[Tensor, str], Tensor] | None = None,
+        number: int | None = None,
     ) -> Features:
         """A layer's output and the score's derivative by it, channels last.
 
@@ -305,25 +324,30 @@ class Probe:
             reshape: For layers of tokens: takes `[n, T, C]` and the layer's path, and returns
                 `[n, ..., C]`. Then a layer fits if its output is `[n, T, C]`; without it, if its
                 output has a spatial extent above 1.
+            number: Which of the layer's calls it is; None for the last.
         """
         scores = self.scores(point, target)
         assert self.outputs is not None
         tokens = reshape is not None
         if layer is not None:
-            call = self._spatial(layer, tokens)
+            call = self._spatial(layer, tokens, number)
         else:
             call = (self._last_tokens if tokens else self._last_spatial)(scores, point)
         self.facts["mapped"] = self._behind(call.output)
         return Features(self, scores, call, reshape)
 
-    def inside(self, layer: str, point: Nest, target: Tensor) -> tuple[Nest, Nest]:
+    def inside(
+        self, layer: str, point: Nest, target: Tensor, number: int | None = None
+    ) -> tuple[Nest, Nest]:
         """A layer's output as it is, and the score's derivative by it.
 
-        Both are a list where the layer is called more than once, or has several outputs.
+        Both are a list where the layer is called more than once (and `number` names no call), or
+        has several outputs.
         """
         scores = self.scores(point, target)
         assert self.outputs is not None
-        calls = self.outputs.calls_of(layer)
+        calls = self.outputs.calls_of(layer, number)
+        self._note_layer(calls)
         for call in calls:
             _site(call)
         flat = [tensor for call in calls for tensor in tree.flatten(call.output)]
@@ -334,10 +358,10 @@ class Probe:
         flat, grads = ([self.outputs.cut(t) for t in tensors] for tensors in (flat, grads))
         return (flat[0], grads[0]) if len(flat) == 1 else (flat, grads)
 
-    def output_of(self, layer: str, point: Nest) -> Nest:
+    def output_of(self, layer: str, point: Nest, number: int | None = None) -> Nest:
         """A layer's output alone, as in `inside`."""
         outputs = self._forward(point)
-        calls = outputs.calls_of(layer)
+        calls = outputs.calls_of(layer, number)
         flat = [outputs.cut(t) for call in calls for t in tree.flatten(call.output)]
         return flat[0] if len(flat) == 1 else flat
 
@@ -361,8 +385,12 @@ class Probe:
 
     def upsample(self, maps: Tensor) -> Tensor:
         """Maps `[n, h, w]` (or `[n, t]`, `[n, d, h, w]`) at the input's size, bilinearly."""
-        leaf = tree.flatten(self.inputs)[self.under(maps)]
-        return resize(maps, _spatial_size(leaf, len(maps.shape) - 1))
+        return resize(maps, self._size(self.under(maps), len(maps.shape) - 1))
+
+    def _size(self, leaf: int, spatial: int) -> tuple[int, ...]:
+        """The lengths of so many axes of an input: of its places, or of all that it has."""
+        shape = tuple(tree.flatten(self.inputs)[leaf].shape)
+        return shape[1:] if len(shape) == spatial + 1 else self.layouts[leaf].sides(shape)
 
     def under(self, maps: Tensor) -> int:
         """The position of the input's leaf that maps of a layer are laid over.
@@ -370,18 +398,41 @@ class Probe:
         It is one with their number of spatial axes, which leads to the layer, if there is one.
         """
         spatial = len(maps.shape) - 1
-        leaves = enumerate(tree.flatten(self.inputs))
-        fitting = [i for i, x in leaves if len(x.shape) in (spatial + 1, spatial + 2)]
         behind = self.facts["mapped"] if "mapped" in self.facts else self._behind(maps)
-        fitting = [i for i in fitting if i in behind] or fitting
-        if not fitting:
+        over = self.facts["over"] = self._below(spatial, behind)
+        if over is None:
             raise ValueError(
                 f"Expected an input with {spatial} spatial axes to lay the map over. Received: "
                 f"inputs of shape {[tuple(x.shape) for x in tree.flatten(self.inputs)]}. Choose a "
                 "`layer` whose output keeps the input's spatial axes, or for tokens [B, T, C] give "
                 "their grid, as in `reshape=(14, 14)`."
             )
-        return fitting[0]
+        return over
+
+    def _below(self, spatial: int, behind: list[int]) -> int | None:
+        """The input below maps of so many axes: one that leads to them, with as many of places."""
+        leaves = list(enumerate(zip(self.layouts, self._sites.inputs, strict=True)))
+        suited = [i for i, (at, _) in leaves if at.rank in (spatial + 1, spatial + 2)]
+        alike = [i for i, (at, ids) in leaves if len(at.axes) == spatial and (at.rank > 2 or ids)]
+        several = [i for i in alike if i in behind]
+        if len({self.sides[i] for i in several}) > 1:
+            first, *others = (_input_name(self.inputs, i) for i in several)
+            warnings.warn(
+                f"The map lies over the {first}. It depends on the {' and '.join(others)} too, of "
+                "another size: where these are not aligned, name a layer before they meet.",
+                stacklevel=2,
+            )
+        return min(suited, key=lambda i: (i not in behind, i not in alike, i), default=None)
+
+    def _note_layer(self, calls: list[Call]) -> None:
+        """Notes where values at a layer lie."""
+        assert self.outputs is not None
+        if len(calls) > 1 or tree.is_nested(calls[0].output):
+            return
+        output = calls[0].output
+        self.facts["layer_channels"] = self.outputs.channels(calls[0])
+        if len(output.shape) > 2:
+            self.facts["over"] = self._below(len(output.shape) - 2, self._behind(output))
 
     def _behind(self, tensor: Tensor) -> list[int]:
         """The positions of the input's leaves that a tensor (of the model) depends on."""
@@ -394,10 +445,19 @@ class Probe:
         return tree.pack_sequence_as(
             point,
             [
-                backend.random_normal(ops.add(keys, [0, 7919 * i]), tuple(leaf.shape[1:]))
+                self._noise(ops.add(keys, [0, 7919 * i]), i, tuple(leaf.shape))
                 for i, leaf in enumerate(leaves)
             ],
         )
+
+    def _noise(self, keys: Tensor, leaf: int, shape: tuple[int, ...]) -> Tensor:
+        """Noise of a leaf of the point, which does not depend on where its channels are."""
+        if self._sites.layer or len(shape) != self.layouts[leaf].rank:
+            return backend.random_normal(keys, shape[1:])
+        layout = self.layouts[leaf]
+        axes = [*layout.axes, *(() if layout.channels is None else (layout.channels,))]
+        drawn = backend.random_normal(keys, tuple(shape[axis] for axis in axes))
+        return drawn if layout.channels is None else layout.back(drawn)
 
     # The forward pass
 
@@ -486,7 +546,8 @@ class Probe:
         if sites is not None:
             moved = self._moved(inputs, padded) + moved
             raw, calls = self._decided(raw, calls, made, moved, moves)
-        return Outputs(self._opened, raw, calls, rows, made)
+        leaves = tree.flatten(padded)
+        return Outputs(self._opened, raw, calls, rows, made, leaves, self.layouts)
 
     def _padded(self, inputs: Nest) -> tuple[Nest, Tensor | None]:
         size = self._opened.fixed_batch
@@ -545,9 +606,9 @@ class Probe:
 
     # Layers with a map
 
-    def _spatial(self, layer: str, tokens: bool) -> Call:
+    def _spatial(self, layer: str, tokens: bool, number: int | None) -> Call:
         assert self.outputs is not None
-        call = self.outputs.call(layer)
+        call = self.outputs.calls_of(layer, number)[-1]
         fits = self.outputs.has_tokens if tokens else self.outputs.has_map
         if not fits(call):
             what = "of tokens, [B, T, C]" if tokens else "of a spatial extent above 1, [B, ..., C]"
@@ -678,23 +739,34 @@ class Probe:
         return None
 
 
-def find_sites(opened: OpenModel, inputs: Nest, layer: str | None) -> Sites:
-    """Where a model is explained: at a layer, or at the Embeddings that token ids enter."""
-    leaves = tree.flatten(inputs)
-    sites = Sites([[] for _ in leaves])
-    nodes = opened.nodes.values()
-    if layer is None and not any(isinstance(node, keras.layers.Embedding) for node in nodes):
+def find_sites(
+    opened: OpenModel, inputs: Nest, layer: str | None, number: int | None = None
+) -> Sites:
+    """Where a model is explained: at a layer, or at the Embeddings that token ids enter.
+
+    It is traced for this only where it has such layers, or such as have the channels elsewhere
+    than is assumed.
+    """
+    leaves, nodes = tree.flatten(inputs), list(opened.nodes.values())
+    sites = Sites([[] for _ in leaves], channels=[set() for _ in leaves])
+    embeds = any(isinstance(node, keras.layers.Embedding) for node in nodes)
+    told = layout.is_told(nodes, inputs)
+    if layer is None and not embeds and not told:
         return sites
 
     def trace(inputs: Nest, row: Tensor) -> Tensor:
         nowhere = Sites([[] for _ in leaves])
         outputs = Probe(opened, inputs, None, nowhere, row, {})._run(inputs)
-        embeds = [c for c in outputs.calls if isinstance(c.node, keras.layers.Embedding)]
+        calls = outputs.calls
+        embeds = [c for c in calls if isinstance(c.node, keras.layers.Embedding)]
         for leaf, found in zip(tree.flatten(inputs), sites.inputs, strict=True):
             found += [_site(c) for c in embeds if _enters(leaf, c)]
             sites.ids.append(any(_is_looked_up(leaf, c) for c in embeds))
         if layer is not None:
-            sites.layer.extend(_site(call) for call in outputs.calls_of(layer))
+            sites.layer.extend(_site(call) for call in outputs.calls_of(layer, number))
+        if told:
+            for leaf, said in zip(outputs.inputs, sites.channels, strict=True):
+                said |= layout.channels_of(leaf, calls)
         return row
 
     backend.compile(trace, specs(inputs), backend.int_spec(None))
@@ -801,14 +873,6 @@ def _takes(op: Any, tensor: Tensor) -> bool:
 def _any_gradient(scores: Tensor, tensors: list[Tensor]) -> bool:
     here = [t for t in tensors if backend.is_here(t)]
     return bool(here) and any(grad is not None for grad in backend.gradients(scores, here))
-
-
-def _spatial_size(leaf: Tensor, spatial: int) -> tuple[int, ...]:
-    shape = tuple(leaf.shape[1:])
-    if len(shape) == spatial:
-        return shape
-    first = keras.config.image_data_format() == "channels_first" and shape[0] < shape[-1]
-    return shape[1:] if first else shape[:-1]
 
 
 def _input_name(inputs: Nest, position: int) -> str:

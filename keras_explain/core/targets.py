@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
+from keras_explain.core import checks
 from keras_explain.core.config import Config
 
 if TYPE_CHECKING:
@@ -168,19 +169,28 @@ class Neuron(Target, kw_only=False):
     Args:
         layer: The layer, its name, or a path into nested models (`"backbone/conv_last"`).
         index: An int (ints `[B]`, `[B, K]`): the channel, averaged over all positions.
-        unit: A tuple of ints: the one unit at that position, such as `(row, column, channel)`.
+        unit: A tuple of ints: the one unit at that position, such as `(row, column, channel)`, in
+            the order of the layer's axes.
+        call: Which call of a layer that is called more than once, from 0 on. By default the last.
     """
 
     index: Index = None
     layer: str = ""
     unit: tuple[int, ...] | None = None
+    call: int | None = None
 
     def __init__(
-        self, layer: Any, index: Index = None, unit: tuple[int, ...] | None = None
+        self,
+        layer: Any,
+        index: Index = None,
+        unit: tuple[int, ...] | None = None,
+        call: int | None = None,
     ) -> None:
         if unit is not None:
             unit = _position(unit)
-        for name, value in (("layer", layer), ("index", index), ("unit", unit)):
+        checks.call_of(layer, call)
+        given = {"layer": layer, "index": index, "unit": unit, "call": call}
+        for name, value in given.items():
             object.__setattr__(self, name, value)
         self.__post_init__()
         if (index is None) == (unit is None):
@@ -200,8 +210,10 @@ class Neuron(Target, kw_only=False):
         return super().rows(batch)
 
     def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
-        activation = outputs.layer(self.layer)
+        activation = outputs.layer(self.layer, self.call)
         if self.unit is None:
+            axis = outputs.channels(outputs.calls_of(self.layer, self.call)[-1])
+            activation = activation if axis == -1 else ops.moveaxis(activation, axis, -1)
             between = tuple(range(1, len(activation.shape) - 1))
             return _pick(ops.mean(activation, axis=between) if between else activation, index)
         shape = tuple(activation.shape[1:])
@@ -243,6 +255,8 @@ class Region(Target, kw_only=False):
                 "Expected a segmentation output [B, ..., classes] with spatial axes. Received: "
                 f"output of shape {tuple(y.shape)}. A class of a plain classifier is an int target."
             )
+        axis = outputs.channels_of_output(self.output)
+        y = y if axis == -1 else ops.moveaxis(y, axis, -1)
         spatial, classes = tuple(y.shape[1:-1]), y.shape[-1]
         y = ops.reshape(y, (-1, int(np.prod(spatial)), classes))  # [n, S, C]
         is_there = ops.cast(y > units.middle, "int32") - 1

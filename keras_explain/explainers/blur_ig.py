@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import baselines, checks
+from keras_explain.core import checks
 from keras_explain.core.explainer import Explainer
 from keras_explain.core.probe import Probe
 from keras_explain.explainers.layers import pieces
@@ -27,8 +27,7 @@ class BlurIG(Explainer):
     Args:
         steps: The number of pieces of the path.
         max_sigma: The standard deviation at its beginning, in pixels.
-        axes: The axes to blur. By default all but the first and the last (the second, where Keras's
-            `image_data_format` is channels first); pictures `[B, H, W]` need `(1, 2)`.
+        axes: The axes to blur. By default those of the places, as the model's layers say.
 
     Reference:
         - [Xu et al., 2020](https://arxiv.org/abs/2004.03383), equation 7
@@ -51,7 +50,7 @@ class BlurIG(Explainer):
 
     def check(self, x: Any) -> None:
         for leaf in tree.flatten(x):
-            axes = self._axes(leaf)
+            axes = self.axes or range(1, leaf.ndim - 1)
             if not axes or not all(0 < axis < leaf.ndim for axis in axes):
                 raise ValueError(
                     "Expected inputs with spatial axes [B, ..., C], or `axes` of them, to blur. "
@@ -67,18 +66,19 @@ class BlurIG(Explainer):
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         _refuse_ids(probe.inputs)
-        gradient = probe.gradient(self._blurred(x, pass_["node"]), target)
-        before, after = self._blurred(x, pass_["begin"]), self._blurred(x, pass_["end"])
+        node, before, after = (
+            self._blurred(probe, x, pass_[name]) for name in ("node", "begin", "end")
+        )
+        gradient = probe.gradient(node, target)
         return tree.map_structure(lambda g, a, b: g * (b - a), gradient, before, after)
 
-    def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
-        return self._blurred(x, ops.full((1,), self.max_sigma))
+    def references(self, probe: Probe, passes: dict[str, Any]) -> Any:
+        return self._blurred(probe, probe.inputs, ops.full((1,), self.max_sigma))
 
-    def _blurred(self, x: Any, sigma: Any) -> Any:
-        return tree.map_structure(lambda leaf: blurred(leaf, sigma, self._axes(leaf)), x)
-
-    def _axes(self, leaf: Any) -> tuple[int, ...]:
-        return self.axes or tuple(baselines.spatial_axes(len(leaf.shape)))
+    def _blurred(self, probe: Probe, x: Any, sigma: Any) -> Any:
+        leaves = zip(tree.flatten(x), probe.layouts, strict=True)
+        moved = [blurred(leaf, sigma, self.axes or layout.axes) for leaf, layout in leaves]
+        return tree.pack_sequence_as(x, moved)
 
 
 def blurred(x: Any, sigma: Any, axes: tuple[int, ...]) -> Any:

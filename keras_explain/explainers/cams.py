@@ -7,7 +7,9 @@ from typing import Any
 from keras import ops
 
 from keras_explain import backend
+from keras_explain.core import checks
 from keras_explain.core.explainer import Explainer
+from keras_explain.core.layout import Layout
 from keras_explain.core.operations import AFFINE, ALIASES, MIXING, ROUTING, WEIGHTED
 from keras_explain.core.precision import ROUNDING, Unit
 from keras_explain.core.probe import Features, Probe
@@ -21,9 +23,11 @@ class LayerMap(Explainer, abc.ABC):
     layer: Any = None
     reshape: Any = None
     relu: bool = True
+    call: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        checks.call_of(self.layer, self.call)
         grid = self.reshape
         if grid is None or callable(grid):
             return
@@ -36,7 +40,7 @@ class LayerMap(Explainer, abc.ABC):
     def at_layer(self, probe: Probe, x: Any, target: Any) -> Features:
         """The layer's output at the point `x`."""
         arrange = None if self.reshape is None else self._arrange
-        return probe.at(self.layer, x, target, arrange)
+        return probe.at(self.layer, x, target, arrange, self.call)
 
     def _arrange(self, tokens: Tensor, path: str) -> Tensor:
         """Tokens `[n, T, C]` of the layer `path` as a grid `[n, h, w, C]`."""
@@ -95,6 +99,7 @@ class CAM(_CAM):
         layer: The layer that is averaged. By default as in `GradCAM`.
         reshape: As in `GradCAM`.
         relu: Whether what speaks against the score is cut off.
+        call: As in `GradCAM`.
 
     Raises:
         ValueError: Something else than averaging and linear layers leads to the score.
@@ -119,7 +124,9 @@ class GradCAM(_CAM):
 
     The map `[B, h, w]` at the layer's resolution is in `extras["map"]`; `values` `[B, H, W]` is its
     bilinear upsampling to the input's size. Series and volumes work alike. A mean that is nothing
-    but rounding, as before a normalization over positions, counts as 0.
+    but rounding, as before a normalization over positions, counts as 0. Of several inputs, the
+    map lies over the first that leads to the layer and has as many axes of places; which one it is
+    says `Explanation.over`.
 
     Args:
         layer: The layer whose output A is weighted: the layer, its name, or a path into nested
@@ -132,6 +139,7 @@ class GradCAM(_CAM):
             and to its gradient. With it, `layer` is by default the last one of tokens; where the
             score is read from a class token, the last one before the last attention.
         relu: Whether what speaks against the score is cut off.
+        call: Which call of a layer that is called more than once, from 0 on. By default the last.
 
     Reference:
         - [Selvaraju et al., 2017](https://arxiv.org/abs/1610.02391), equations 1 and 2
@@ -159,6 +167,7 @@ class GradCAMPlusPlus(_CAM):
         layer: As in `GradCAM`.
         reshape: As in `GradCAM`.
         relu: Whether what speaks against the score is cut off.
+        call: As in `GradCAM`.
 
     Reference:
         - [Chattopadhay et al., 2018](https://arxiv.org/abs/1710.11063), equations 5 and 19
@@ -182,6 +191,7 @@ class HiResCAM(_CAM):
         layer: As in `GradCAM`.
         reshape: As in `GradCAM`.
         relu: Whether what speaks against the score is cut off.
+        call: As in `GradCAM`.
 
     Reference:
         - [Draelos and Carin, 2020](https://arxiv.org/abs/2011.08891), section 3
@@ -206,6 +216,7 @@ class XGradCAM(_CAM):
         layer: As in `GradCAM`.
         reshape: As in `GradCAM`.
         relu: Whether what speaks against the score is cut off.
+        call: As in `GradCAM`.
 
     Reference:
         - [Fu et al., 2020](https://arxiv.org/abs/2008.02312), section 3
@@ -232,6 +243,7 @@ class LayerCAM(_CAM):
         layer: As in `GradCAM`.
         reshape: As in `GradCAM`.
         relu: Whether what speaks against the score is cut off.
+        call: As in `GradCAM`.
 
     Reference:
         - [Jiang et al., 2021](https://doi.org/10.1109/TIP.2021.3089943), equations 6 to 8
@@ -254,6 +266,7 @@ class EigenCAM(_CAM):
         layer: As in `GradCAM`.
         reshape: As in `GradCAM`.
         relu: Whether negative values are cut off.
+        call: As in `GradCAM`.
 
     Reference:
         - [Muhammad and Yeasin, 2020](https://arxiv.org/abs/2008.00299), section III
@@ -337,8 +350,7 @@ def _check_is_linear_in_the_average(features: Features) -> None:
 def _averages(op: Any, features: Features) -> bool:
     """Whether an operation averages the output over all its positions."""
     shape = features.call.output.shape
-    first = 2 if features.channels_first else 1
-    positions = set(range(first, len(shape) - 2 + first))
+    positions = set(Layout(len(shape), features.channels).axes)
     if op.type == "Mean":
         axes = backend.constant(op.inputs[1])
         return axes is not None and {int(i) % len(shape) for i in axes.flat} == positions

@@ -118,7 +118,7 @@ class DeepLIFT(_Differences):
         baselines.check(self.baseline, x)
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        start = baselines.apply(self.baseline, probe.inputs, probe.row)
+        start = probe.baseline(self.baseline)
         shared = baselines.is_shared(self.baseline, probe.inputs)
         return self.contributions(probe, x, start, shared, target, _RULES[self.rule])
 

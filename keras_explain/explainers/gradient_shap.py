@@ -77,5 +77,5 @@ class GradientSHAP(Attribution):
         gradient = probe.gradient(between(start, x, pass_["alpha"]), target)
         return tree.map_structure(lambda g, a, b: g * (b - a), gradient, start, x)
 
-    def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
-        return background.rows(self.background, x, passes["reference"])
+    def references(self, probe: Probe, passes: dict[str, Any]) -> Any:
+        return background.rows(self.background, probe.inputs, passes["reference"])

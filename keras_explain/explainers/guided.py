@@ -76,11 +76,13 @@ class GuidedGradCAM(Explainer):
     """Guided backpropagation where Grad-CAM finds the class: their product.
 
     `values = GuidedBackprop * GradCAM`, of the input's shape: the map is upsampled to the input's
-    size and multiplies every channel. It is in `extras["map"]` at its own resolution.
+    size and multiplies every channel. It is in `extras["map"]` at its own resolution. Of several
+    inputs, it lies over one, `Explanation.over`; the others have zeros.
 
     Args:
         layer: The layer of Grad-CAM. By default as in `GradCAM`.
         reshape: As in `GradCAM`.
+        call: As in `GradCAM`.
 
     Reference:
         - [Selvaraju et al., 2017](https://arxiv.org/abs/1610.02391), section 3.2
@@ -88,6 +90,7 @@ class GuidedGradCAM(Explainer):
 
     layer: Any = None
     reshape: Any = None
+    call: int | None = None
 
     @property
     def unit(self) -> Unit | None:
@@ -100,24 +103,16 @@ class GuidedGradCAM(Explainer):
         return {"guided": guided, "map": self._cam.step(probe, point, target, {})}
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
+        over, guided = probe.under(total["map"]), tree.flatten(total["guided"])
+        values = [ops.zeros_like(leaf) for leaf in guided]
         cam = self._cam.finish(probe, total["map"], x)
-        return tree.map_structure(lambda g: g * _over_channels(cam, g), total["guided"])
+        cam = probe.layouts[over].over_channels(cam, len(guided[over].shape))
+        values[over] = guided[over] * cam
+        return tree.pack_sequence_as(x, values)
 
     def extras(self, total: Any) -> dict[str, Any]:
         return {"map": total["map"]}
 
     @property
     def _cam(self) -> GradCAM:
-        return GradCAM(layer=self.layer, reshape=self.reshape)
-
-
-def _over_channels(cam: Tensor, leaf: Tensor) -> Tensor:
-    """A map `[n, H, W]` that multiplies an input `[n, H, W, C]`, `[n, C, H, W]` or `[n, H, W]`."""
-    size, shape = cam.shape[1:], leaf.shape[1:]
-    for axis, spatial in ((None, shape), (-1, shape[:-1]), (1, shape[1:])):
-        if spatial == size:
-            return cam if axis is None else ops.expand_dims(cam, axis)
-    raise ValueError(
-        f"Expected inputs of the map's size {tuple(size)}. Received: an input of shape "
-        f"{tuple(shape)} a sample. Use GuidedBackprop for a model with inputs of several kinds."
-    )
+        return GradCAM(layer=self.layer, reshape=self.reshape, call=self.call)

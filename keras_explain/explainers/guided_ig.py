@@ -62,7 +62,7 @@ class GuidedIG(Explainer):
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         # The loop may use what was made before it, but what is made inside stays inside.
         probe.scores(x, target)
-        start = probe.point(baselines.apply(self.baseline, probe.inputs, probe.row))
+        start = probe.point(probe.baseline(self.baseline))
         way = _flat(tree.map_structure(ops.subtract, x, start))  # [n, N]
 
         def go_on(i: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -77,8 +77,8 @@ class GuidedIG(Explainer):
         state = (ops.zeros_like(way),) * 3
         return _like(start, ops.fori_loop(0, self.steps + 1, go_on, state)[2])
 
-    def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
-        return baselines.apply(self.baseline, x, row)
+    def references(self, probe: Probe, passes: dict[str, Any]) -> Any:
+        return probe.baseline(self.baseline)
 
     def _further(self, share: Any, gradient: Any, length: Any, alpha: Any) -> Any:
         """The share of its way that each feature has gone after a step, `[n, N]`.

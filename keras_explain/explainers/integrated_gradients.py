@@ -67,8 +67,8 @@ class IntegratedGradients(Attribution):
             return total
         return tree.map_structure(lambda t, a, b: t * (b - a), total, self._start(probe), x)
 
-    def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
-        return baselines.apply(self.baseline, x, row)
+    def references(self, probe: Probe, passes: dict[str, Any]) -> Any:
+        return probe.baseline(self.baseline)
 
     def _start(self, probe: Probe) -> Any:
-        return probe.point(baselines.apply(self.baseline, probe.inputs, probe.row))
+        return probe.point(probe.baseline(self.baseline))

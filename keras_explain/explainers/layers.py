@@ -35,9 +35,11 @@ class _AlongThePath(Explainer, abc.ABC):
     layer: Any
     steps: int = 50
     baseline: Any = 0.0
+    call: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        checks.call_of(self.layer, self.call)
         checks.count("steps", self.steps)
 
     @property
@@ -51,7 +53,7 @@ class _AlongThePath(Explainer, abc.ABC):
         return pieces(self.steps)
 
     def _start(self, probe: Probe) -> Any:
-        return probe.point(baselines.apply(self.baseline, probe.inputs, probe.row))
+        return probe.point(probe.baseline(self.baseline))
 
 
 class LayerConductance(_AlongThePath):
@@ -72,6 +74,7 @@ class LayerConductance(_AlongThePath):
         layer: The layer, its name, or a path into nested models (`"backbone/conv_last"`).
         steps: The number of pieces.
         baseline: As in `IntegratedGradients`.
+        call: Which call of a layer that is called more than once, from 0 on. By default all.
 
     Reference:
         - [Dhamdhere et al., 2018](https://arxiv.org/abs/1805.12233), equation 2
@@ -83,13 +86,13 @@ class LayerConductance(_AlongThePath):
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         start = self._start(probe)
-        gradient = probe.inside(self.layer, between(start, x, pass_["node"]), target)[1]
-        before = probe.output_of(self.layer, between(start, x, pass_["begin"]))
-        after = probe.output_of(self.layer, between(start, x, pass_["end"]))
+        gradient = probe.inside(self.layer, between(start, x, pass_["node"]), target, self.call)[1]
+        before = probe.output_of(self.layer, between(start, x, pass_["begin"]), self.call)
+        after = probe.output_of(self.layer, between(start, x, pass_["end"]), self.call)
         return tree.map_structure(lambda g, a, b: g * (b - a), gradient, before, after)
 
-    def references(self, x: Any, row: Any, passes: dict[str, Any]) -> Any:
-        return baselines.apply(self.baseline, x, row)
+    def references(self, probe: Probe, passes: dict[str, Any]) -> Any:
+        return probe.baseline(self.baseline)
 
 
 class InternalInfluence(_AlongThePath):
@@ -105,6 +108,7 @@ class InternalInfluence(_AlongThePath):
         layer: The layer, its name, or a path into nested models (`"backbone/conv_last"`).
         steps: The number of points on the line.
         baseline: As in `IntegratedGradients`.
+        call: Which call of a layer that is called more than once, from 0 on. By default all.
 
     Reference:
         - [Leino et al., 2018](https://arxiv.org/abs/1802.03788), definition 1, with the inputs of
@@ -113,5 +117,5 @@ class InternalInfluence(_AlongThePath):
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         point = between(self._start(probe), x, pass_["node"])
-        gradient = probe.inside(self.layer, point, target)[1]
+        gradient = probe.inside(self.layer, point, target, self.call)[1]
         return tree.map_structure(lambda g: ops.multiply(g, per_row(pass_["weight"], g)), gradient)

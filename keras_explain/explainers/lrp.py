@@ -11,6 +11,7 @@ from keras import ops, tree
 from keras_explain.core import chunks, inputs, rules
 from keras_explain.core.computation import Computation
 from keras_explain.core.explainer import Attribution, Explainer
+from keras_explain.core.forward import Forward
 from keras_explain.core.opened import OpenModel
 from keras_explain.core.operations import (
     AFFINE,
@@ -79,7 +80,8 @@ class _Relevance(Attribution, abc.ABC):
         x = inputs.checked(model, x)
         opened = OpenModel.of(model)
         work = _Residuals(explainer=self)
-        lost = chunks.run(work, opened, x, as_target(target), batch_size, 0)["values"]
+        target = as_target(target)
+        lost = chunks.run(work, Forward(opened, x, target), target, batch_size, 0)["values"]
         return {path: lost[path] for path in ("", *opened.nodes) if path in lost}
 
     def computation(self, probe: Probe, x: Any, target: Tensor) -> tuple[Computation, "_Backward"]:
@@ -179,6 +181,10 @@ class _Residuals(Explainer):
     @property
     def explained_layer(self) -> str | None:
         return self.explainer.explained_layer
+
+    @property
+    def explained_call(self) -> int | None:
+        return self.explainer.explained_call
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         computation, rule = self.explainer.computation(probe, x, target)

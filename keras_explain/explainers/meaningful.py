@@ -1,6 +1,7 @@
 """Learned masks: the least that hides the score, and the part of a given area that keeps it."""
 
 import abc
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,8 +10,8 @@ from keras import ops, tree
 from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.chunks import Share
-from keras_explain.core.features import Columns, Features, over_channels, places
-from keras_explain.core.kinds import kind_of
+from keras_explain.core.features import Columns, Features, places
+from keras_explain.core.layout import Layout
 from keras_explain.core.masking import Perturbation, looked_up, own_labels
 from keras_explain.core.precision import Unit, difference
 from keras_explain.core.probe import Probe, resize
@@ -87,7 +88,7 @@ class _LearnedMask(Perturbation, abc.ABC):
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
         if are_tokens:
             return self.default_tokens()
-        return Columns() if kind_of(x.shape) == "table" else None
+        return Columns() if x.ndim <= 2 else None
 
     def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
         passes: dict[str, Any] = {"cells": {}, "shift": {}}
@@ -114,7 +115,7 @@ class _LearnedMask(Perturbation, abc.ABC):
 
         def score_of(mask: Tensor, shift: Any = None) -> Tensor:
             seen = laid.over_places(mask, shift)
-            return probe.scores(_mixed(fill, x, seen), target)[:, 0]
+            return probe.scores(_mixed(fill, x, seen, probe.layouts), target)[:, 0]
 
         numbers = pass_["present"]
         none = ops.zeros_like(numbers)
@@ -282,7 +283,7 @@ class _Laid:
     def __init__(self, probe: Probe, pass_: dict[str, Any]) -> None:
         self._cells, self._shift = pass_["cells"], pass_["shift"]
         self._labels = own_labels(pass_) | self._cells
-        self._sides = [places(leaf.shape) for leaf in tree.flatten(probe.inputs)]
+        self._sides = probe.sides
 
     def over_places(self, mask: Tensor, step: Any = None) -> list[Tensor]:
         """How much of each place is seen, `[n, *places]` a leaf, with the mask moved in a step."""
@@ -324,10 +325,10 @@ class _Laid:
         return ops.roll(seen, shift, axis=tuple(range(1, len(seen.shape))))
 
 
-def _mixed(fill: Any, x: Any, seen: list[Tensor]) -> Any:
+def _mixed(fill: Any, x: Any, seen: list[Tensor], layouts: Sequence[Layout]) -> Any:
     """The points `fill + seen * (x - fill)` of nests."""
-    parts = zip(tree.flatten(fill), tree.flatten(x), seen, strict=True)
-    leaves = [f + over_channels(s, len(f.shape)) * (a - f) for f, a, s in parts]
+    parts = zip(tree.flatten(fill), tree.flatten(x), seen, layouts, strict=True)
+    leaves = [f + at.over_channels(s, len(f.shape)) * (a - f) for f, a, s, at in parts]
     return tree.pack_sequence_as(x, leaves)
 
 

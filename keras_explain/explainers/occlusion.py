@@ -9,7 +9,6 @@ from keras import ops, tree
 
 from keras_explain.core import checks
 from keras_explain.core.features import Features, per_axis, places
-from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Perturbation, for_rows
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Weighted
@@ -50,16 +49,6 @@ class Occlusion(Perturbation):
                 if length is not None:
                     checks.count(name, length)
 
-    def check(self, x: Any) -> None:
-        super().check(x)
-        for leaf in tree.flatten(x):
-            patch, stride = self._along_axes(leaf.shape)
-            if any(step > length for length, step in zip(patch, stride, strict=True)):
-                raise ValueError(
-                    "Expected a stride of at most the window's length, so that every place is "
-                    f"covered. Received: stride={stride}, for windows of {patch}."
-                )
-
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
         return self.default_tokens() if are_tokens else None
 
@@ -68,7 +57,8 @@ class Occlusion(Perturbation):
         windows = [[_FEATURES, *start] for start in _starts((count,), *self._along_features())]
         for i, leaf in enumerate(tree.flatten(x)):
             if str(i) not in labelled:
-                starts = _starts(places(leaf.shape), *self._along_axes(leaf.shape))
+                sides = places(leaf.shape)
+                starts = _starts(sides, *self._along_axes(sides, leaf.ndim <= 2))
                 windows += [[i, *start] for start in starts]
         width = max(map(len, windows))
         return {"window": np.array([w + [0] * (width - len(w)) for w in windows], np.int32)}
@@ -76,12 +66,12 @@ class Occlusion(Perturbation):
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         labels, window = pass_["labels"], pass_["once"]["window"]
         covered = []  # [passes, samples or 1, *places]
-        for i, leaf in enumerate(tree.flatten(probe.inputs)):
+        for i, sides in enumerate(probe.sides):
             if str(i) in labels:
                 inside = _inside(labels[str(i)][None], window[:, 1], self._along_features()[0][0])
             else:
-                lengths = self._along_axes((None, *leaf.shape[1:]))[0]
-                inside = _box(places(leaf.shape), window[:, 1:], lengths)[:, None]
+                lengths = self._along_axes(sides, probe.layouts[i].rank <= 2)[0]
+                inside = _box(sides, window[:, 1:], lengths)[:, None]
             mine = ops.equal(window[:, 0], _FEATURES if str(i) in labels else i)
             covered.append(inside & ops.reshape(mine, (-1,) + (1,) * (len(inside.shape) - 1)))
         score = self.hidden_scores(probe, target, pass_, [ops.logical_not(c) for c in covered])
@@ -101,15 +91,22 @@ class Occlusion(Perturbation):
         stride = self.stride if isinstance(self.stride, int) else -(-patch // 2)
         return (patch,), (stride,)
 
-    def _along_axes(self, shape: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Length and stride of the window along each spatial axis of an input `[B, ...]`."""
-        sides = places(shape)
-        parts = {"table": sides, "tokens": sides, "series": (20,)}.get(kind_of(shape))
-        default = [math.ceil(n / m) for n, m in zip(sides, parts or [8] * len(sides), strict=True)]
-        patch = per_axis("patch", self.patch or tuple(default), shape)
+    def _along_axes(
+        self, sides: tuple[int, ...], are_columns: bool
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Length and stride of the window along each axis of an input's places."""
+        parts = sides if are_columns else (20,) if len(sides) == 1 else (8,) * len(sides)
+        default = tuple(math.ceil(n / m) for n, m in zip(sides, parts, strict=True))
+        patch = per_axis("patch", self.patch or default, sides)
         patch = tuple(min(length, side) for length, side in zip(patch, sides, strict=True))
         halves = tuple(math.ceil(length / 2) for length in patch)
-        return patch, per_axis("stride", self.stride or halves, shape)
+        stride = per_axis("stride", self.stride or halves, sides)
+        if any(step > length for length, step in zip(patch, stride, strict=True)):
+            raise ValueError(
+                "Expected a stride of at most the window's length, so that every place is "
+                f"covered. Received: stride={stride}, for windows of {patch}."
+            )
+        return patch, stride
 
 
 _FEATURES = -1

@@ -13,7 +13,6 @@ from keras_explain.core import background as backgrounds
 from keras_explain.core import checks
 from keras_explain.core.chunks import Share
 from keras_explain.core.features import Columns, Features, Pixels
-from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Perturbation, placed, seen
 from keras_explain.core.precision import Unit, rounding
 from keras_explain.core.probe import Probe
@@ -72,7 +71,7 @@ class PartitionSHAP(Perturbation):
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features:
         if are_tokens:
             return self.default_tokens()
-        return Columns() if kind_of(x.shape) == "table" else Pixels()
+        return Columns() if x.ndim <= 2 else Pixels()
 
     def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
         if self.clustering is not None:

@@ -8,7 +8,6 @@ from keras import ops, tree
 from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.features import Columns, Features, places
-from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Perturbation, for_rows, seen
 from keras_explain.core.probe import Probe
 from keras_explain.core.reductions import Weighted
@@ -55,7 +54,7 @@ class RISE(Perturbation):
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
         if are_tokens:
             return self.default_tokens()
-        return Columns() if kind_of(x.shape) == "table" else None
+        return Columns() if x.ndim <= 2 else None
 
     def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
         def kept(*shape: int, stream: int) -> np.ndarray:
@@ -76,10 +75,7 @@ class RISE(Perturbation):
         return passes
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        visible = [
-            self._visible(str(i), places(leaf.shape), pass_)
-            for i, leaf in enumerate(tree.flatten(probe.inputs))
-        ]
+        visible = [self._visible(str(i), sides, pass_) for i, sides in enumerate(probe.sides)]
         change = self.hidden_scores(probe, target, pass_, visible) - ops.take(
             pass_["score"], pass_["sample"], axis=0
         )  # of a constant model exactly 0

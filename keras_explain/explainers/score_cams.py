@@ -8,7 +8,6 @@ from keras import ops, tree
 
 from keras_explain.core import baselines, checks
 from keras_explain.core.chunks import Share
-from keras_explain.core.features import over_channels
 from keras_explain.core.precision import difference
 from keras_explain.core.probe import Features, Probe, per_row
 from keras_explain.core.reductions import Reduction, Stats, Weighted
@@ -121,6 +120,7 @@ class ScoreCAM(_ByChannel):
         layer: As in `GradCAM`.
         reshape: As in `GradCAM`.
         relu: Whether negative values are cut off.
+        call: As in `GradCAM`.
         max_channels: How many channels are tried at most, those which vary most over the places;
             the others get no weight. By default all.
         baseline: The input x', which stands where nothing is seen: a number, an array, or an object
@@ -140,7 +140,7 @@ class ScoreCAM(_ByChannel):
     def prepare(self, probe: Probe, x: Any, target: Any) -> dict[str, Any]:
         features = self.at_layer(probe, x, target)
         maps = ops.moveaxis(features.activation, -1, 1)  # [n, channels, ...]
-        start = probe.point(baselines.apply(self.baseline, probe.inputs, probe.row))
+        start = probe.point(probe.baseline(self.baseline))
         return {
             "order": self._order(features),
             "maps": maps,
@@ -154,7 +154,7 @@ class ScoreCAM(_ByChannel):
         visible, counts = _scaled(probe.upsample(maps))
         leaves, at = tree.flatten(x), probe.under(maps)
         start = ops.take(tree.flatten(pass_["start"])[at], sample, axis=0)
-        visible = over_channels(visible, len(start.shape))
+        visible = probe.layouts[at].over_channels(visible, len(start.shape))
         leaves[at] = start + visible * (leaves[at] - start)
         score = probe.scores(tree.pack_sequence_as(x, leaves), target)
         base = ops.take(pass_["base"], sample, axis=0)
@@ -176,6 +176,7 @@ class AblationCAM(_ByChannel):
         layer: As in `GradCAM`.
         reshape: As in `GradCAM`.
         relu: Whether what speaks against the score is cut off.
+        call: As in `GradCAM`.
         max_channels: As in `ScoreCAM`.
 
     Reference:
@@ -194,7 +195,7 @@ class AblationCAM(_ByChannel):
         output = ops.take(pass_["output"], sample, axis=0)
         arranged = features.arranged(output)
         chosen = _entry(pass_["order"], sample, pass_["place"])
-        kept = 1 - _mark(chosen, output, 1 if features.channels_first else -1)
+        kept = 1 - _mark(chosen, output, features.channels)
         score = probe.scores_with(features.call, output * kept, x, target)
         whole = ops.take(pass_["score"], sample, axis=0)
         maps = ops.sum(arranged * _mark(chosen, arranged, -1), axis=-1)

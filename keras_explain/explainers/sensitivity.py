@@ -8,7 +8,6 @@ import numpy as np
 from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.features import Features, Grid
-from keras_explain.core.kinds import kind_of
 from keras_explain.core.masking import Coalitions
 from keras_explain.core.precision import Unit, rounding
 
@@ -21,7 +20,7 @@ class _Sensitivity(Coalitions, abc.ABC):
         return None  # shares of variance
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
-        if kind_of(x.shape, are_tokens=are_tokens) == "picture":
+        if x.ndim == 4:
             return Grid(8)
         return super().default_features(x, are_tokens)
 

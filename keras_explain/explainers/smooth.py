@@ -44,6 +44,10 @@ class _Noisy(Explainer, abc.ABC):
         return self.explainer.explained_layer
 
     @property
+    def explained_call(self) -> int | None:
+        return self.explainer.explained_call
+
+    @property
     def unit(self) -> Unit | None:
         return self.explainer.unit
 

@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops, tree
 
@@ -12,6 +11,7 @@ from keras_explain.core.baselines import Baseline
 from keras_explain.core.chunks import Share
 from keras_explain.core.explainer import Explainer, get
 from keras_explain.core.kinds import SMALLEST_SIDE
+from keras_explain.core.layout import Layout
 from keras_explain.core.precision import Unit
 from keras_explain.core.probe import Probe
 from keras_explain.explainers.integrated_gradients import IntegratedGradients
@@ -114,13 +114,13 @@ class XRAI(Explainer):
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         inner = pass_.get("inner", [{}] * len(self.explainer))
         maps = [
-            _summed(explainer.within(probe, x, target, passes))
+            _summed(explainer.within(probe, x, target, passes), probe.layouts[0])
             for explainer, passes in zip(self.explainer, inner, strict=True)
         ]
         return sum(maps) / len(maps)
 
     def afterwards(self, x: Any, result: dict[str, Any], share: Share) -> dict[str, Any]:
-        pictures = _channels_last(tree.flatten(x)[0])
+        pictures = tree.flatten(x)[0]
         least = self.min_size / 3 * _zoom(pictures[0]) ** 2
         added = [
             add_regions(map_, self._regions(picture), least)
@@ -223,18 +223,16 @@ def add_regions(map_: np.ndarray, regions: Any, least: float) -> tuple[np.ndarra
     return values.astype(np.float32).reshape(map_.shape), order.reshape(map_.shape)
 
 
-def _summed(values: Any) -> Any:
-    """Attributions `[n, H, W, C]` (channels first where Keras has them so) as `[n, H, W]`."""
+def _summed(values: Any, layout: Layout) -> Any:
+    """Attributions to pictures without their channels, `[n, H, W]`."""
+    if len(layout.axes) != 2:
+        raise ValueError(
+            "Expected pictures. Received: x of shape [B, T, C], which the model's layers take for "
+            "series. Pictures [B, H, W] are said to be such by `data_format='no_channels'`."
+        )
     leaf = tree.flatten(values)[0]
-    first = keras.config.image_data_format() == "channels_first"
-    return leaf if len(leaf.shape) == 3 else ops.sum(leaf, axis=1 if first else -1)
-
-
-def _channels_last(pictures: np.ndarray) -> np.ndarray:
-    if pictures.ndim == 3:
-        return pictures[..., None]
-    first = keras.config.image_data_format() == "channels_first"
-    return np.moveaxis(pictures, 1, -1) if first else pictures
+    is_map = layout.channels is None or len(leaf.shape) < layout.rank
+    return leaf if is_map else ops.sum(leaf, axis=layout.channels)
 
 
 def _zoom(picture: np.ndarray) -> float:

@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.core.kinds import Kind, kind_of
+from keras_explain.core.kinds import Kind
+from keras_explain.core.layout import Layout
 from keras_explain.core.targets import Class, Region
 from keras_explain.plots import notes, render
-from keras_explain.plots.places import layer_of, matches, over_pictures, pairs_of
+from keras_explain.plots.places import layer_of, layouts_of, matches, over_pictures, pairs_of
 from keras_explain.plots.sheet import number
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ class Explained:
 
     kind: Kind
     name: str  # of the input among several; "" of the only one
-    x: npt.NDArray[Any]  # [n, ...]
-    values: npt.NDArray[np.float32]  # [n * K, ...]
+    layout: Layout  # of the input as it was given
+    given: npt.NDArray[Any]  # [n, ...]
+    values: npt.NDArray[np.float32]  # [n * K, ...], the channels last
     classes: list[str]  # [n * K]; "" where the target names no class or unit
     scores: npt.NDArray[np.float32]  # [n * K]
     targets: int  # K
@@ -54,6 +56,11 @@ class Explained:
 
     def __str__(self) -> str:
         return f"inputs {self.x.shape} with {self.targets} target(s)"
+
+    @functools.cached_property
+    def x(self) -> npt.NDArray[Any]:
+        """The input with its channels last, `[n, ...]`."""
+        return self.given if self.layout.channels is None else self.layout.last(self.given)
 
     @functools.cached_property
     def maps(self) -> render.Maps:
@@ -97,7 +104,8 @@ class Explained:
 
     def pictures(self, to_image: ToImage) -> render.Pictures:
         """The inputs as pictures, each K times, `[n * K, H, W, 3]`."""
-        return render.to_uint8(self.x, to_image).repeat(self.targets, axis=0)
+        pictures = render.to_uint8(self.given, to_image, self.layout)
+        return pictures.repeat(self.targets, axis=0)
 
     def sample(self, row: int) -> int:
         """The sample of a row."""
@@ -193,9 +201,13 @@ def kinds_of(
     kinds, leaves = _kinds(over, kind, feature_names), len(keras.tree.flatten(over.values))
     if leaves not in (1, len(kinds)):
         return [None] * len(kinds)
+    parts = zip(pairs_of(over.x, over.values), kinds, layouts_of(over), strict=True)
     fitting = [
-        of is not None and matches(x, values, by_target, of) and not (at_layer and x.ndim < 3)
-        for (x, values), of in zip(pairs_of(over.x, over.values), kinds, strict=True)
+        of is not None
+        and over.over in (None, place)
+        and matches(x, values, by_target, _as(of, layout))
+        and not (at_layer and x.ndim < 3)
+        for place, ((x, values), of, layout) in enumerate(parts)
     ]
     unclear = sum(fitting) > leaves
     return [of if fits and not unclear else None for of, fits in zip(kinds, fitting, strict=True)]
@@ -208,6 +220,7 @@ def _one_input(
     x, values = pairs[place]
     scores = np.asarray(explanation.scores)
     rows = functools.partial(_rows, scores=scores, max_samples=max_samples)
+    layout = _as(kind, layouts_of(explanation)[place])
     base_values = explanation.extras.get("base_values")
     features = _features(explanation, place, values)
     words = _words(explanation, place, x)
@@ -218,8 +231,9 @@ def _one_input(
     return Explained(
         kind=kind,
         name=_names(explanation.x)[place],
-        x=x[:max_samples],
-        values=rows(values),
+        layout=layout,
+        given=x[:max_samples],
+        values=_channels_last(rows(values), layout),
         classes=classes,
         scores=rows(scores),
         targets=scores.size // len(scores),
@@ -227,7 +241,7 @@ def _one_input(
         base_values=rows(base_values),
         reliable=rows(notes.reliable(explanation, _part(place, explanation))),
         gaps=rows(notes.completeness_gaps(explanation)),
-        features=rows(features),
+        features=None if features is None else _channels_last(rows(features), layout),
         words=None if words is None else words[:max_samples],
     )
 
@@ -239,6 +253,18 @@ def _part(place: int, explanation: Explanation) -> int:
 
 def _joined(*parts: str) -> str:
     return " \N{MIDDLE DOT} ".join(part for part in parts if part)
+
+
+def _as(kind: Kind, layout: Layout) -> Layout:
+    """The layout of what is taken for a kind: `[B, A, C]` may be pictures, or series."""
+    if layout.rank != 3 or layout.kind() == kind:
+        return layout
+    return Layout(3, None if kind == "picture" else -1)
+
+
+def _channels_last(rows: Any, layout: Layout) -> Any:
+    """Values `[n * K, ...]` of an input's shape or of its places, with the channels last."""
+    return layout.last(rows) if layout.channels is not None and rows.ndim == layout.rank else rows
 
 
 def _rows(array: Any, scores: Any, max_samples: int) -> Any:
@@ -267,7 +293,8 @@ def _kinds(
             named = feature_names is not None and not tables
         return x.ndim == 2 and x.dtype.kind in "iu" and not named
 
-    return [kind_of(x.shape, are_tokens=are_tokens(i, x)) for i, x in enumerate(inputs)]
+    layouts = layouts_of(explanation)
+    return [layouts[i].kind(are_tokens=are_tokens(i, x)) for i, x in enumerate(inputs)]
 
 
 def _words(explanation: Explanation, place: int, x: Any) -> Any:
@@ -328,7 +355,8 @@ def _advice(explanation: Explanation) -> str:
     if keras.tree.is_nested(explanation.x):
         return (
             "Of a model with several inputs, plot one at a time: "
-            "`dataclasses.replace(explanation, x=explanation.x[0], values=explanation.values[0])`."
+            "`dataclasses.replace(explanation, x=explanation.x[0], values=explanation.values[0], "
+            "channels=explanation.channels[:1])`."
         )
     return "`kind` says what an input is taken for."
 

@@ -173,10 +173,13 @@ def _volumes(explained: Explained) -> str:
     """What to do with volumes: the slice with the largest sum of |values|, as a picture."""
     values = np.abs(np.nan_to_num(explained.values))
     depth = int(values.sum(axis=(0, *range(2, values.ndim))).argmax())
-    at = f"[:, {depth}]" if explained.targets == 1 else f"[:, :, {depth}]"
+    first = ":, " * (explained.layout.axes[0] - 1)
+    channels = ", channels=(1,)" if explained.layout.channels == 2 else ""
+    maps = values.ndim < explained.layout.rank
+    before = ("" if explained.targets == 1 else ":, ") + ("" if maps else first)
     return (
         "Expected an input that can be drawn: pictures, rows of a table, token ids or series. "
         f"Received: volumes of shape {explained.x.shape}. Plot a slice, such as the one with the "
-        f"largest |values|: `dataclasses.replace(explanation, x=explanation.x[:, {depth}], "
-        f"values=explanation.values{at}).plot()`."
+        f"largest |values|: `dataclasses.replace(explanation, x=explanation.x[:, {first}{depth}], "
+        f"values=explanation.values[:, {before}{depth}]{channels}).plot()`."
     )

@@ -8,29 +8,64 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_explain.core.kinds import Kind, kind_of
+from keras_explain.core.layout import Layout, assumed
 from keras_explain.core.probe import resize
-from keras_explain.plots import render
 
 if TYPE_CHECKING:
     from keras_explain.core.explanation import Explanation
 
 
+def layouts_of(explanation: Explanation) -> list[Layout]:
+    """Where the places and the channels of each input are.
+
+    Raises:
+        ValueError: `channels` is not one for each input, and which is which can't be known.
+    """
+    shapes, axes = [np.shape(x) for x in keras.tree.flatten(explanation.x)], explanation.channels
+    if axes is None:
+        return [assumed(shape) for shape in shapes]
+    if len(set(axes)) == 1:
+        axes = axes[:1] * len(shapes)  # also where the user took some of the inputs
+    if len(axes) != len(shapes):
+        raise ValueError(
+            f"Expected `channels` for each of the {len(shapes)} inputs. Received: {axes}. Where "
+            "inputs are taken out, give theirs: `dataclasses.replace(explanation, x=..., "
+            "values=..., channels=explanation.channels[:1])`."
+        )
+    pairs = zip(shapes, axes, strict=True)
+    return [Layout(len(shape), axis if len(shape) > 2 else None) for shape, axis in pairs]
+
+
 def over_pictures(explanation: Explanation) -> Explanation:
-    """An explanation at a layer with maps, laid over the one picture input: `values` `[B, H, W]`.
+    """An explanation at a layer with maps, laid over the picture below: `values` `[B, H, W]`.
 
     They are summed over channels and interpolated bilinearly. Any other explanation is returned as
     it is.
     """
-    sizes = [render.picture_size(x) for x in keras.tree.flatten(explanation.x)]
-    found = [size for size in sizes if size is not None]
     values, lead = explanation.values, np.ndim(explanation.scores)
-    if layer_of(explanation) is None or len(found) != 1 or np.ndim(values) != lead + 3:
+    if layer_of(explanation) is None or np.ndim(values) != lead + 3:
         return explanation
-    first = keras.config.image_data_format() == "channels_first"
-    maps = np.sum(values, axis=lead if first else -1)
-    flat = np.asarray(resize(maps.reshape(-1, *maps.shape[lead:]), found[0]))
-    return dataclasses.replace(explanation, values=flat.reshape(*maps.shape[:lead], *found[0]))
+    over = _below(explanation)
+    if over is None:
+        return explanation
+    layout, x = layouts_of(explanation)[over], keras.tree.flatten(explanation.x)[over]
+    size = layout.sides(np.shape(x))
+    axis = explanation.layer_channels
+    if axis is None:
+        axis = assumed(np.shape(values)[lead - 1 :]).channels or -1
+    maps = np.sum(values, axis=axis if axis < 0 else lead - 1 + axis)
+    flat = np.asarray(resize(maps.reshape(-1, *maps.shape[lead:]), size))
+    return dataclasses.replace(
+        explanation, values=flat.reshape(*maps.shape[:lead], *size), over=over, layer_channels=None
+    )
+
+
+def _below(explanation: Explanation) -> int | None:
+    """The picture that values at a layer lie over: the one that it depends on, or the only one."""
+    kinds = [layout.kind() for layout in layouts_of(explanation)]
+    if explanation.over is not None:
+        return explanation.over if kinds[explanation.over] == "picture" else None
+    return kinds.index("picture") if kinds.count("picture") == 1 else None
 
 
 def layer_of(explanation: Explanation) -> str | None:
@@ -40,9 +75,11 @@ def layer_of(explanation: Explanation) -> str | None:
     though the layer may have as many units.
     """
     explainer: Any = explanation.explainer
-    by_target = np.ndim(explanation.scores) == 2
-    pairs = pairs_of(explanation.x, explanation.values)
-    if any(x.ndim > 2 and matches(x, values, by_target) for x, values in pairs):
+    by_target, pairs = np.ndim(explanation.scores) == 2, pairs_of(explanation.x, explanation.values)
+    parts = zip(pairs, layouts_of(explanation), strict=False)
+    if explanation.layer_channels is None and any(
+        x.ndim > 2 and matches(x, values, by_target, layout) for (x, values), layout in parts
+    ):
         return None
     return explainer.explained_layer or getattr(explainer, "layer", None)
 
@@ -54,16 +91,7 @@ def pairs_of(x: Any, values: Any) -> list[tuple[Any, Any]]:
     return [(np.asarray(a), np.asarray(b)) for a, b in zip(inputs, parts, strict=False)]
 
 
-def matches(x: Any, values: Any, by_target: bool, kind: Kind | None = None) -> bool:
+def matches(x: Any, values: Any, by_target: bool, layout: Layout) -> bool:
     """Whether values are of the shape of an input, or maps over its places."""
     shape = values.shape[:1] + values.shape[2:] if by_target else values.shape
-    return shape in (x.shape, (len(x), *places_of(x, kind or kind_of(x.shape))))
-
-
-def places_of(x: Any, kind: Kind) -> tuple[int, ...]:
-    """The axes of an input `[B, ...]` that are places: neither the batch nor channels."""
-    if kind == "picture":
-        return render.sides_of(x)
-    if kind == "series":
-        return x.shape[1:2]
-    return x.shape[1:-1] if kind == "volume" else x.shape[1:]
+    return shape in (x.shape, (len(x), *layout.sides(x.shape)))

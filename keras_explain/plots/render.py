@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.core.kinds import kind_of
+from keras_explain.core.layout import Layout
 
 Pictures = npt.NDArray[np.uint8]  # [B, H, W, 3]
 Maps = npt.NDArray[np.float32]  # [B, H, W]
@@ -92,7 +92,9 @@ _RANGES = {
 }
 
 
-def to_uint8(x: Any, to_image: Callable[[Any], Any] | None = None) -> Pictures:
+def to_uint8(
+    x: Any, to_image: Callable[[Any], Any] | None = None, layout: Layout | None = None
+) -> Pictures:
     """Turns model inputs back into pictures, undoing the usual preprocessing.
 
     Without `to_image`, `guess_range(x)` says how. The decision is made once for the batch, never
@@ -100,9 +102,11 @@ def to_uint8(x: Any, to_image: Callable[[Any], Any] | None = None) -> Pictures:
     guessed wrong: then give `to_image`.
 
     Args:
-        x: Inputs `[B, H, W, C]`, `[B, C, H, W]` or `[B, H, W]`. One channel is grey, three are
+        x: Inputs `[B, H, W, C]` or `[B, H, W]`, or of the `layout`. One channel is grey, three are
             colours, the fourth of four is left out; any other number is averaged.
-        to_image: A function `x -> pictures`, shaped as `x` may be, in [0, 1] or [0, 255].
+        to_image: A function `x -> pictures`, `[B, H, W, C]`, `[B, H, W]` or of the layout of `x`,
+            in [0, 1] or [0, 255].
+        layout: Where the channels of `x` are, if they are not last.
 
     Returns:
         Pictures `[B, H, W, 3]`.
@@ -111,9 +115,12 @@ def to_uint8(x: Any, to_image: Callable[[Any], Any] | None = None) -> Pictures:
         ValueError: If `x`, or what `to_image` makes of it, is not a batch of pictures.
     """
     pictures = np.asarray(x)
+    first = layout is not None and layout.channels == 1 and layout.rank == 4
     if to_image is not None:
+        sides = pictures.shape[2:] if first else None
         pictures = _made_by(to_image, x)
-    channels = _colour_channels(pictures)
+        first = first and pictures.ndim == 4 and pictures.shape[1:3] != sides
+    channels = _colour_channels(np.moveaxis(pictures, 1, -1) if first else pictures)
     kind = guess_range(channels) if to_image is None else _plain_range(channels)
     undo = (_RANGES.get(kind) or _stretched(channels)).undo
     levels = np.rint(255 * undo(channels.astype(np.float32)))
@@ -152,31 +159,11 @@ def guess_range(x: Any) -> str:
     return next(fitting, "minmax")
 
 
-def picture_size(x: Any) -> tuple[int, int] | None:
-    """Height and width of inputs that are pictures.
-
-    Args:
-        x: An array: `[B, H, W, C]`, `[B, C, H, W]`, or `[B, H, W]` where `kinds.kind_of` takes that
-            shape for pictures rather than series.
-
-    Returns:
-        `(H, W)`, or None where `x` is not a batch of pictures.
-    """
-    return sides_of(x) if kind_of(np.shape(x)) == "picture" else None
-
-
-def sides_of(x: Any) -> tuple[int, int]:
-    """Height and width of pictures `[B, H, W, C]`, `[B, C, H, W]` or `[B, H, W]`."""
-    shape = np.shape(x)
-    first = len(shape) == 4 and _channels_first(shape)
-    return (shape[2], shape[3]) if first else (shape[1], shape[2])
-
-
 def to_maps(values: Any) -> Maps:
     """Sums attributions over the channels, with their signs; maps without channels pass through.
 
     Args:
-        values: Attributions `[B, H, W, C]` or `[B, C, H, W]`, or maps `[B, H, W]`.
+        values: Attributions `[B, H, W, C]`, or maps `[B, H, W]`.
 
     Returns:
         Maps `[B, H, W]`.
@@ -185,7 +172,9 @@ def to_maps(values: Any) -> Maps:
         ValueError: If `values` has another rank.
     """
     maps: Maps = np.asarray(values, np.float32)
-    return maps if maps.ndim == 3 else _channels_last(maps, "attributions").sum(axis=-1)
+    if maps.ndim not in (3, 4):
+        raise ValueError(_no_pictures("attributions", maps))
+    return maps if maps.ndim == 3 else maps.sum(axis=-1)
 
 
 def limit_of(maps: Any, percentile: float = 99.5) -> float:
@@ -450,26 +439,19 @@ def _colour_channels(pictures: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """`[B, H, W, 1 or 3]`."""
     if pictures.ndim == 3:
         pictures = pictures[..., None]
-    pictures = _channels_last(pictures, "pictures")
+    if pictures.ndim != 4:
+        raise ValueError(_no_pictures("pictures", pictures))
     if pictures.shape[-1] not in (1, 3, 4):
         mean = pictures.mean(axis=-1, keepdims=True, dtype=np.float32)
         return mean.round().astype(np.uint8) if pictures.dtype == np.uint8 else mean
     return pictures if pictures.shape[-1] == 1 else pictures[..., :3]
 
 
-def _channels_last(x: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
-    """`[B, H, W, C]`, whichever the order."""
-    if x.ndim != 4:
-        raise ValueError(
-            f"Expected {what} of shape [B, H, W, C], [B, C, H, W] or [B, H, W]. "
-            f"Received: an array of shape {x.shape}."
-        )
-    return np.moveaxis(x, 1, -1) if _channels_first(x.shape) else x
-
-
-def _channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the second axis can hold colours, and the last two cannot."""
-    return shape[1] in (1, 3, 4) and min(shape[2:]) > 4
+def _no_pictures(what: str, received: npt.NDArray[Any]) -> str:
+    return (
+        f"Expected {what} of shape [B, H, W, C] or [B, H, W]. "
+        f"Received: an array of shape {received.shape}."
+    )
 
 
 def _plain_range(pictures: npt.NDArray[Any]) -> str:

@@ -67,10 +67,7 @@ def _output_names(classes: list[str], values: Floats) -> Any:
 def _pictures(explained: Explained, names: Any) -> tuple[Floats, Any, None]:
     """Values `[n * K, H, W, C]`, and pictures of the range that can be shown."""
     values = _shared(explained)
-    if values.ndim == 3:
-        values = values[..., None]
-    elif values.shape[1:3] != render.sides_of(explained.x):
-        values = np.moveaxis(values, 1, -1)
+    values = values[..., None] if values.ndim == 3 else values
     return values, render.to_uint8(explained.x), None
 
 
