@@ -7,7 +7,7 @@ tensors (`gradients`, `depends_on`) work inside a function that `compile` traces
 import functools
 import re
 import threading
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -455,3 +455,107 @@ def constant(tensor: Tensor) -> np.ndarray | None:
 
 _OF_AXES = frozenset({"Sub", "AddV2", "Range", "Pack", "ConcatV2"})
 """What TensorFlow computes orders of axes by, some of which `get_static_value` leaves out."""
+
+
+def literal(tensor: Tensor) -> np.ndarray | None:
+    """The value of a tensor that is made of numbers from the code alone, else None.
+
+    Unlike `constant`, it sees through operations of any kind (`eye`, `one_hot`, transposes, casts).
+    """
+    seen, stack = {}, [tensor]
+    given: dict[str, Any] = {}
+    while stack:
+        current = stack.pop()
+        value = _from_outside(current)
+        if value is not None:
+            given[current.name] = value
+        elif id(current.op) not in seen:
+            if current.op.op_def.is_stateful or current.op.type == "Placeholder":
+                return None
+            seen[id(current.op)] = current.op
+            stack.extend(current.op.inputs)
+    value = given.get(tensor.name, tf.get_static_value(tensor))
+    return _evaluated(tensor, list(seen.values()), given) if value is None else np.asarray(value)
+
+
+def is_number(tensor: Tensor) -> bool:
+    """Whether a placeholder stands for a tensor of the user's that is no variable."""
+    return _from_outside(tensor) is not None
+
+
+def _from_outside(placeholder: Tensor) -> Any:
+    """The eager tensor that a placeholder of the traced graph stands for, or None."""
+    if placeholder.op.type != "Placeholder" or placeholder.dtype == tf.resource:
+        return None
+    pairs = getattr(placeholder.graph, "captures", ())
+    outer = next((outer for outer, inner in pairs if inner is placeholder), None)
+    return None if outer is None or hasattr(outer, "graph") else outer
+
+
+def _evaluated(tensor: Tensor, operations: list[Any], given: dict[str, Any]) -> np.ndarray | None:
+    """The value of a tensor by operations without state, computed now."""
+    graph_def = tf.compat.v1.GraphDef(versions=tensor.graph.graph_def_versions)
+    for op in operations:
+        node = graph_def.node.add()
+        node.CopyFrom(op.node_def)
+        if any(attr.HasField("func") for attr in node.attr.values()):
+            return None
+        data = [name for name in node.input if not name.startswith("^")]
+        node.input[:] = data
+    with tf.init_scope():
+        pruned = tf.compat.v1.wrap_function(
+            lambda: tf.import_graph_def(graph_def, given, [tensor.name], name=""), []
+        )
+        return pruned()[0].numpy()
+
+
+# Functions inside of the traced graph
+
+
+def types_inside(op: Any) -> set[str]:
+    """The types of operations by which functions inside of `op` make what they return.
+
+    Functions are the bodies of loops, the branches of conditions, and those of a SavedModel. Only
+    operations that depend on an argument of theirs count.
+    """
+    if not any(attribute.type in ("func", "list(func)") for attribute in op.op_def.attr):
+        return set()
+    library = {f.signature.name: f for f in op.graph.as_graph_def().library.function}
+    found: set[str] = set()
+    seen, stack = set(), _functions_of(op.node_def)
+    while stack:
+        name = stack.pop()
+        if name not in seen:
+            seen.add(name)
+            nodes = _nodes_between(library[name])
+            found |= {node.op for node in nodes}
+            stack += [inner for node in nodes for inner in _functions_of(node)]
+    return found
+
+
+def _functions_of(node: Any) -> list[str]:
+    """The names of the functions that a node calls, but for the condition of a loop."""
+    attributes = [value for key, value in node.attr.items() if key != "cond"]
+    single = [value.func.name for value in attributes if value.HasField("func")]
+    return single + [function.name for value in attributes for function in value.list.func]
+
+
+def _nodes_between(function: Any) -> list[Any]:
+    """The nodes of a function by which what it returns depends on its arguments."""
+    arguments = function.signature.input_arg
+    reached = {arg.name for arg in arguments if tf.as_dtype(arg.type) != tf.resource}
+    after: list[Any] = []
+    for node in function.node_def:  # in the order of their making
+        if reached & set(_read_by(node.input)):
+            reached.add(node.name)
+            after.append(node)
+    needed, nodes = set(_read_by(function.ret.values())), []
+    for node in reversed(after):
+        if node.name in needed:
+            needed |= set(_read_by(node.input))
+            nodes.append(node)
+    return nodes
+
+
+def _read_by(names: Iterable[str]) -> list[str]:
+    return [name.split(":")[0] for name in names if not name.startswith("^")]

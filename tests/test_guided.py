@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import keras_explain as kx
@@ -193,6 +194,143 @@ def test_tokens(cls, formula):
     model = nr.with_weights(keras.Sequential([keras.Input((6,), dtype="int32"), *stack]), seed=4)
     ids = np.random.default_rng(0).integers(0, 9, (3, 6))
     naive.close(cls()(model, ids, CLASSES).values, formula(nr.Graph(model), ids, CLASSES), 1e-4)
+
+
+# ReLUs out of reach
+
+KERNEL = np.random.default_rng(0).normal(size=(3, 3)).astype("float32")
+
+
+def unit(x, activation=ops.relu):
+    return activation(ops.matmul(x, KERNEL))
+
+
+def conditional(x, activation=ops.relu):
+    return ops.cond(ops.sum(x) > -1e9, lambda: unit(x, activation), lambda: x)
+
+
+def looped(x, activation=ops.relu):
+    return ops.fori_loop(0, 2, lambda i, h: unit(h, activation), x)
+
+
+def mapped(x, activation=ops.relu):
+    return ops.map(lambda row: looped(row, activation), x)
+
+
+def only_in_its_condition(x, activation=ops.tanh):
+    is_low = lambda i, h: ops.sum(ops.relu(h)) + ops.cast(i, "float32") < 2.0  # noqa: E731
+    return ops.while_loop(is_low, lambda i, h: (i + 1, unit(h, activation)), (0, x))[1]
+
+
+def of_other_numbers(x, activation=ops.tanh):
+    return ops.fori_loop(0, 2, lambda i, h: unit(h, activation) * ops.relu(KERNEL[0]), x)
+
+
+def on_lines(function):
+    stack = [layers.Lambda(function, name="odd"), layers.Flatten(), layers.Dense(3)]
+    return nr.with_weights(keras.Sequential([keras.Input((4, 3)), *stack]))
+
+
+@pytest.mark.parametrize("cls", [kx.GuidedBackprop, kx.Deconvnet])
+@pytest.mark.parametrize("function", [conditional, looped, mapped])
+def test_a_relu_inside_of_a_function_is_an_error(cls, function):
+    x = naive.inputs((4, 3))
+    with pytest.raises(ValueError, match=rf"ReLUs that {cls.__name__} can reach.*'odd' \(Lambda"):
+        cls()(on_lines(function), x, 1)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: looped(x, ops.tanh),
+        lambda x: mapped(x, ops.tanh),
+        only_in_its_condition,
+        of_other_numbers,
+    ],
+    ids=["looped", "mapped", "condition", "other numbers"],
+)
+def test_functions_without_relus_on_the_way_go_by_the_gradient(function):
+    model, x = on_lines(function), naive.inputs((4, 3))
+    values = kx.GuidedBackprop()(model, x, 1).values
+    naive.close(values, kx.Saliency(absolute=False)(model, x, 1).values)
+
+
+def test_a_vectorized_map_is_no_function():
+    model = on_lines(lambda x: ops.vectorized_map(unit, x))
+    plain, x = on_lines(unit), naive.inputs((4, 3))
+    naive.close(kx.GuidedBackprop()(model, x, 1).values, kx.GuidedBackprop()(plain, x, 1).values)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Lambda(lambda x: tf.recompute_grad(unit)(x)),
+        lambda: layers.Lambda(tf.custom_gradient(lambda x: (unit(x), lambda u: 7.0 * u))),
+    ],
+    ids=["recomputed", "custom"],
+)
+def test_a_relu_behind_a_custom_gradient_counts(layer):
+    found = []
+    for odd in (layer(), layers.Lambda(unit)):
+        model = keras.Sequential([keras.Input((4, 3)), odd, layers.Flatten(), layers.Dense(3)])
+        found.append(kx.GuidedBackprop()(nr.with_weights(model), naive.inputs((4, 3)), 1).values)
+    naive.close(*found)
+
+
+def test_a_custom_gradient_of_what_has_no_relu_is_the_gradient():
+    odd = tf.custom_gradient(lambda x: (ops.tanh(x), lambda u: 7.0 * u))
+    model, x = on_lines(odd), naive.inputs((4, 3))
+    values = kx.GuidedBackprop()(model, x, 1).values
+    naive.close(values, 7 * np.float64(model.layers[-1].kernel)[:, 1].reshape(1, 4, 3) + 0 * x)
+
+
+@pytest.mark.filterwarnings("ignore:GuidedBackprop is zero everywhere for some")
+def test_a_recurrent_layer_with_relus_is_unrolled():
+    def recurrent(**options):
+        stack = [layers.SimpleRNN(4, activation="relu", **options), layers.Dense(3)]
+        return nr.with_weights(keras.Sequential([keras.Input((4, 3)), *stack]))
+
+    x = naive.inputs((4, 3))
+    with pytest.raises(ValueError, match=r"'simple_rnn.*\(SimpleRNN\).*unroll=True"):
+        kx.GuidedBackprop()(recurrent(), x, 1)
+    unrolled = recurrent(unroll=True)
+    kernel, own, bias, last = (np.float64(w) for w in unrolled.get_weights()[:4])
+    states = [np.zeros((3, 4))]
+    for t in range(4):
+        states.append(np.maximum(x[:, t] @ kernel + states[-1] @ own + bias, 0))
+    back, expected = np.tile(last[:, 1], (3, 1)), np.zeros((3, 4, 3))
+    for t in reversed(range(4)):
+        back = np.maximum(back, 0) * (states[t + 1] > 0)
+        expected[:, t] = back @ kernel.T
+        back = back @ own.T
+    naive.close(kx.GuidedBackprop()(unrolled, x, 1).values, expected)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A model with a saved function with ReLUs inside, and the layer of it."""
+    stack = [layers.Dense(5, activation="relu"), layers.Dense(4, activation="relu")]
+    inner = nr.with_weights(keras.Sequential([keras.Input((6,)), *stack]))
+    path = str(tmp_path_factory.mktemp("saved"))
+    inner.export(path, verbose=False)
+    layer = layers.TFSMLayer(path, call_endpoint="serve", name="saved")
+    x = keras.Input((6,))
+    return keras.Model(x, layers.Dense(3)(layer(x)))
+
+
+def test_a_saved_function_goes_by_its_gradient_or_is_an_error(saved):
+    x = naive.inputs((6,))
+
+    def score(v):
+        return np.float64(saved(np.float32(v)))[:, 1]
+
+    slope = naive.central_differences(score, x, 1e-2)
+    naive.close(kx.Saliency(absolute=False)(saved, x, 1).values, slope, 1e-2)
+    for explainer in (kx.GuidedBackprop(), kx.LRP(), kx.DeepLIFT()):
+        with pytest.raises(ValueError, match=r"StatefulPartitionedCall.*'saved' \(TFSMLayer\)"):
+            explainer(saved, x, 1)
+    values = kx.DeepLIFT(opaque="saved")(saved, x, 1).values
+    naive.close(values, x * kx.Saliency(absolute=False)(saved, x, 1).values)
 
 
 # Guided Grad-CAM

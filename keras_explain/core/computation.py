@@ -16,6 +16,7 @@ import keras
 from keras import ops, tree
 
 from keras_explain import backend
+from keras_explain.core import kernels
 from keras_explain.core.operations import (
     AFFINE,
     ALIASES,
@@ -43,6 +44,8 @@ class Computation:
         by_value: Whether operations are taken for what they do to numbers: what only stops or
             replaces gradients is looked through, and those that one rule handles are joined.
         held: Types of operations whose results are taken as constants.
+        shown: Types of operations that no custom gradient may hide: one that takes the place of
+            theirs is looked through.
         samples: The number of rows of the model's input; one of them may make several rows later.
     """
 
@@ -54,6 +57,7 @@ class Computation:
         opaque: Callable[[Call], bool] = lambda call: False,
         by_value: bool = True,
         held: Collection[str] = (),
+        shown: Collection[str] = (),
         samples: Tensor = None,
     ) -> None:
         self.samples = samples
@@ -62,6 +66,7 @@ class Computation:
         self._by_value = by_value
         self._ids = set(map(id, sources))
         self._aliases = ALIASES if by_value else frozenset()
+        self._shown = shown
         self._opaque = {
             id(tensor): step
             for step in map(self._layer, filter(opaque, calls))
@@ -154,9 +159,16 @@ class Computation:
 
     def _same(self, tensor: Tensor) -> Tensor:
         """The tensor that this one is a copy of."""
-        while id(tensor) not in self._ends and tensor.op.type in self._aliases:
+        while id(tensor) not in self._ends and self._is_copy(tensor):
             tensor = tensor.op.inputs[tensor.value_index]
         return tensor
+
+    def _is_copy(self, tensor: Tensor) -> bool:
+        op, i = tensor.op, tensor.value_index
+        if op.type in self._aliases or op.type != "IdentityN" or not self._shown:
+            return op.type in self._aliases
+        arguments = [*op.inputs[:i], *op.inputs[i + 1 :]]
+        return any(inner.type in self._shown for inner in between([op.inputs[i]], arguments))
 
     def _node(self, tensor: Tensor) -> Any:
         """What made a tensor: an operation, or a layer that is taken as one step."""
@@ -208,7 +220,8 @@ class Computation:
                 call = self._owners.get(id(node))
                 step = Step(node.type, [node], inputs, list(node.outputs), call, positions)
                 if self._by_value:
-                    step = _affine(step, made_by, uses) or _function(step, roots) or step
+                    fixed = _fixed(step)
+                    step = fixed or _affine(step, made_by, uses) or _function(step, roots) or step
             self._active |= {id(tensor) for tensor in step.outputs}
             made_by |= {id(tensor): step for tensor in step.outputs}
             yield step
@@ -270,6 +283,23 @@ def _function(step: Step, roots: dict[int, Tensor]) -> Step | None:
     return Step("Function", between([output], [root]), [root], [output], step.call)
 
 
+def _fixed(step: Step) -> Step | None:
+    """A product with a constant kernel that only moves numbers, or adds them up."""
+    operands = _operands(step)
+    kind = operands and step.is_continuous and kernels.kind(step.op, operands)
+    return replace(step, type=kind) if kind else None
+
+
+def _operands(step: Step) -> tuple[int, int] | None:
+    """The positions of x and of the kernel in a product; None if it is none."""
+    operands = (0, 1) if step.type == "Mul" else WEIGHTED.get(step.type)
+    if operands is None or (step.type == "Einsum" and len(step.op.inputs) != 2):
+        return None
+    if step.positions == [operands[1]] and step.type in PRODUCTS:
+        return operands[::-1]
+    return operands if step.positions == [operands[0]] else None
+
+
 def _affine(step: Step, made_by: dict[int, Step], uses: Counter) -> Affine | None:
     """The step as a weighted sum, or as the end of one."""
     if len(step.inputs) > 1 or not step.is_continuous:
@@ -283,16 +313,12 @@ def _affine(step: Step, made_by: dict[int, Step], uses: Counter) -> Affine | Non
 
 
 def _product(step: Step, made_by: dict[int, Step], uses: Counter) -> Affine | None:
-    operands = WEIGHTED[step.type]
-    if step.type == "Einsum" and len(step.op.inputs) != 2:
+    operands = _operands(step)
+    if operands is None:
         return None
-    if step.positions == [operands[1]]:
-        if step.type not in PRODUCTS:
-            return None
-        operands = operands[::-1]
     x = step.inputs[0]
     before = made_by.get(id(x))
-    while before is not None and before.type in ARRANGING and uses[id(x)] == 1:
+    while before is not None and _is_arranged(before) and uses[id(x)] == 1:
         x = before.inputs[0]
         before = made_by.get(id(x))
     return Affine(
@@ -304,6 +330,18 @@ def _product(step: Step, made_by: dict[int, Step], uses: Counter) -> Affine | No
         product=step.op,
         operands=operands,
     )
+
+
+def _is_arranged(before: Step) -> bool:
+    """Whether a step arranges numbers for a product, and does not unfold rows after another one."""
+    if before.type != "Reshape":
+        return before.type in ARRANGING - {"BatchToSpaceND"}
+    given, made = before.inputs[0], before.outputs[0]
+    of_given, of_made = _per_row(given), _per_row(made)
+    if of_given is None or of_made is None:
+        ranks = given.shape.rank, made.shape.rank
+        return None in ranks or ranks[0] >= ranks[1]
+    return of_given >= of_made
 
 
 def _extended(known: Affine, step: Step) -> Affine | None:

@@ -66,6 +66,7 @@ ROUTING = frozenset(
         *("BroadcastTo", "GatherV2", "GatherNd", "ReverseV2", "Roll", "SpaceToDepth"),
         *("DepthToSpace", "SpaceToBatchND", "BatchToSpaceND", "ResizeNearestNeighbor"),
         *("ExtractImagePatches", "MatrixDiagPartV3", "MatrixBandPart"),
+        "Routing",  # a product with a constant kernel, see kernels.py
     }
 )
 """Each entry of the output is one entry of an input, or a constant."""
@@ -103,6 +104,7 @@ MIXING = frozenset(
     {
         *("AddV2", "Add", "AddN", "Sub", "Sum", "Mean", "AvgPool", "AvgPool3D", "BiasAdd"),
         *("ResizeBilinear", "ResizeBicubic", "ScaleAndTranslate", "Cumsum"),
+        "Mixing",  # likewise
     }
 )
 """Linear, with fixed coefficients: sums and means of entries."""

@@ -231,7 +231,9 @@ def is_literal(tensor: Tensor) -> bool:
     seen, stack = set(), [tensor.op]
     while stack:
         op = stack.pop()
-        if op.type in ("Placeholder", "ReadVariableOp"):
+        if op.type == "ReadVariableOp":
+            return False
+        if op.type == "Placeholder" and not backend.is_number(op.outputs[0]):
             return False
         if id(op) not in seen:
             seen.add(id(op))

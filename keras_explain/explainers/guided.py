@@ -5,6 +5,7 @@ from typing import Any
 
 from keras import ops, tree
 
+from keras_explain import backend
 from keras_explain.core.computation import Computation
 from keras_explain.core.explainer import Attribution, Explainer
 from keras_explain.core.precision import Unit
@@ -16,6 +17,11 @@ Tensor = Any
 RELUS = ("Relu", "Relu6")
 
 
+def with_relus(probe: Probe, x: Any, target: Any) -> Computation:
+    """The computation of the gradient, with the ReLUs that a custom gradient would hide."""
+    return probe.computation(x, target, by_value=False, shown=RELUS)
+
+
 class _Backpropagation(Attribution, abc.ABC):
     """A gradient that is taken by a rule of its own at every ReLU."""
 
@@ -24,7 +30,7 @@ class _Backpropagation(Attribution, abc.ABC):
         return "score per input"
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        return tree.pack_sequence_as(x, self.backward(probe.computation(x, target, by_value=False)))
+        return tree.pack_sequence_as(x, self.backward(with_relus(probe, x, target)))
 
     def backward(self, computation: Computation) -> list[Tensor]:
         """The gradient by each of the computation's sources."""
@@ -33,11 +39,22 @@ class _Backpropagation(Attribution, abc.ABC):
     def _back(self, step: Step, upstream: list[Tensor]) -> list[Tensor]:
         if step.type in RELUS:
             return [self._through_relu(step, upstream[0])]
+        if not backend.types_inside(step.op).isdisjoint(RELUS):
+            raise _out_of_reach(type(self).__name__, step)
         return step.pull(upstream)
 
     @abc.abstractmethod
     def _through_relu(self, step: Step, upstream: Tensor) -> Tensor:
         """What goes back through a ReLU."""
+
+
+def _out_of_reach(method: str, step: Step) -> ValueError:
+    return ValueError(
+        f"Expected ReLUs that {method} can reach. Received: one inside of {step.type!r} "
+        f"({step.op.name}), in {step.where}: a loop, a condition or a saved function, of which the "
+        "gradient is taken as a whole. Explain a layer after it (`layer=`), write it without the "
+        "loop (a recurrent layer with `unroll=True`), or use Saliency."
+    )
 
 
 class GuidedBackprop(_Backpropagation):
@@ -97,7 +114,7 @@ class GuidedGradCAM(Explainer):
         return "score"  # that of its map
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        computation = probe.computation(x, target, by_value=False)
+        computation = with_relus(probe, x, target)
         guided = tree.pack_sequence_as(x, GuidedBackprop().backward(computation))
         point = tree.pack_sequence_as(x, computation.sources)
         return {"guided": guided, "map": self._cam.step(probe, point, target, {})}

@@ -15,7 +15,6 @@ from keras_explain.core.forward import Forward
 from keras_explain.core.opened import OpenModel
 from keras_explain.core.operations import (
     AFFINE,
-    ALIASES,
     CONVOLUTIONS,
     ELEMENTWISE,
     MAXIMA,
@@ -209,6 +208,7 @@ class _Backward:
 
     def __init__(self, composite: Composite, computation: Computation) -> None:
         self._composite = composite
+        self._made_by = {id(t): step for step in computation.steps for t in step.outputs}
         self._first, self._last = computation.ends()
         self._raw = set(map(id, computation.sources))
         for step in computation.steps:
@@ -227,7 +227,7 @@ class _Backward:
         if moves or (step.type in MAXIMA and not _is_function(step)):
             return step.pull(upstream)
         if _is_function(step) and (not step.is_linear or self._passes(step)):
-            return list(upstream)
+            return [_unless_masked(step, upstream[0])]
         if step.is_linear:
             return rules.Gradient().shares(step, upstream)
         if step.type in PRODUCTS:
@@ -268,10 +268,32 @@ class _Backward:
         a, b = step.inputs
         shares = rules.Gradient().shares(step, upstream)
         broadcasts = step.type == "Mul"
-        gates = [_is_gate(a, b, broadcasts), _is_gate(b, a, broadcasts)]
+        gates = [self._is_gate(a, b, broadcasts), self._is_gate(b, a, broadcasts)]
         if gates[0] == gates[1]:
             return [None if share is None else share / 2 for share in shares]
         return [None if gate else share for gate, share in zip(gates, shares, strict=True)]
+
+    def _is_gate(self, factor: Tensor, other: Tensor, broadcasts: bool) -> bool:
+        """Whether a factor is broadcast onto the other one, or lies in 0..1 by its making."""
+        pairs = zip(factor.shape, other.shape, strict=False)
+        same_rank = len(factor.shape) == len(other.shape)
+        if broadcasts and same_rank and any(n == 1 and m != 1 for n, m in pairs):
+            return True
+        made = self._source_of(factor)
+        if made is None or made.type not in ("RealDiv", "Mul"):
+            return made is not None and made.type in ("Sigmoid", "Softmax")
+        relu = self._source_of(made.inputs[0])  # hard sigmoid: relu6(x + 3) / 6
+        if relu is None or relu.type != "Relu6":
+            return False
+        shift = self._made_by.get(id(relu.inputs[0]))
+        return shift is not None and shift.type == "AddV2"
+
+    def _source_of(self, tensor: Tensor) -> Step | None:
+        """What made a tensor, before it was moved."""
+        step = self._made_by.get(id(tensor))
+        while step is not None and step.type in ROUTING:
+            step = self._made_by.get(id(step.inputs[0]))
+        return step
 
 
 def _no_rule(step: Step) -> ValueError:
@@ -285,20 +307,12 @@ def _is_function(step: Step) -> bool:
     return elementwise and len(step.inputs) == 1 and step.keeps_shape
 
 
-def _is_gate(factor: Tensor, other: Tensor, broadcasts: bool) -> bool:
-    """Whether a factor is broadcast onto the other one, or lies between 0 and 1 by its making."""
-    pairs = zip(factor.shape, other.shape, strict=False)
-    same_rank = len(factor.shape) == len(other.shape)
-    if broadcasts and same_rank and any(n == 1 and m != 1 for n, m in pairs):
-        return True
-    op = factor.op
-    scaled = False
-    while op.type in ROUTING | ALIASES or (op.type in ("RealDiv", "Mul") and not scaled):
-        scaled = scaled or op.type in ("RealDiv", "Mul")
-        op = op.inputs[0].op
-    if scaled:  # hard sigmoid: relu6(x + 3) / 6
-        return op.type == "Relu6" and op.inputs[0].op.type == "AddV2"
-    return op.type in ("Sigmoid", "Softmax")
+def _unless_masked(step: Step, relevance: Tensor) -> Tensor:
+    """The relevance of a function's input: none where it is multiplied by 0."""
+    if step.type != "Mul":
+        return relevance
+    factor = step.op.inputs[1 - (step.positions or [0])[0]]
+    return ops.where(factor == 0, 0.0, relevance)
 
 
 def _per_sample(tensor: Tensor, samples: Tensor) -> Tensor:

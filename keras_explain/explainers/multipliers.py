@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_explain import backend
 from keras_explain.core.computation import Computation
-from keras_explain.core.operations import ELEMENTWISE, MAXIMA, PRODUCTS
+from keras_explain.core.operations import ELEMENTWISE, MAXIMA, PRODUCTS, ROUTING
 from keras_explain.core.rules import no_rule
 from keras_explain.core.steps import Affine, Step
 
@@ -155,8 +155,8 @@ class RevealCancel(Rescale):
             return [self._of_sum(step, *upstream[0])]
         if step.type in _SUMS:
             return self._of_terms(step, *upstream[0])
-        if step.type in _SHAPES:
-            return [tuple(step.pull([m])[0] for m in upstream[0])]
+        if step.type in ROUTING and step.is_continuous:
+            return self._of_routing(step, upstream)
         if self._rule(step) == self._function:
             return [self._of_function(step, *upstream[0])]
         plain = [
@@ -186,9 +186,11 @@ class RevealCancel(Rescale):
             positives, negatives = zip(*map(_signs, terms), strict=True)
             like = ops.zeros_like(tensor)
             return sum(positives, like), sum(negatives, like)
-        if step is not None and step.type in _SHAPES:
-            positive, negative = self.parts(step.inputs[0])
-            return tuple(step.replay([part]).outputs[0] for part in (positive, negative))
+        if step is not None and step.type in ROUTING and step.is_continuous:
+            i = [t is tensor for t in step.outputs].index(True)
+            none = step.replay([ops.zeros_like(t) for t in step.inputs]).outputs[i]  # constants
+            positives, negatives = zip(*map(self.parts, step.inputs), strict=True)
+            return tuple(step.replay(p).outputs[i] - none for p in (positives, negatives))
         return _signs(self.change(tensor))
 
     @staticmethod
@@ -203,6 +205,12 @@ class RevealCancel(Rescale):
         falls = pulls[1](m_up) + pulls[0](m_down)
         m = ops.where(dx > 0, rises, ops.where(dx < 0, falls, (rises + falls) / 2))
         return m, m
+
+    @staticmethod
+    def _of_routing(step: Step, upstream: list[Any]) -> list[tuple[Tensor, Tensor] | None]:
+        sides = ([None if pair is None else pair[i] for pair in upstream] for i in (0, 1))
+        ups, downs = map(step.pull, sides)
+        return [None if m is None else (m, down) for m, down in zip(ups, downs, strict=True)]
 
     def _of_terms(self, step: Step, m_up: Tensor, m_down: Tensor) -> list[tuple[Tensor, Tensor]]:
         ups, downs = step.pull([m_up]), step.pull([m_down])
@@ -237,7 +245,6 @@ def _signs(value: Tensor) -> tuple[Tensor, Tensor]:
 _LEAST = -1e9  # masks may be -inf, whose differences are NaN
 _STRAIGHT = ("Relu", "Relu6")
 _SUMS = ("AddV2", "Add", "AddN", "Sub")
-_SHAPES = ("Reshape", "Transpose", "Squeeze", "ExpandDims")
 _OF_TYPE = {
     **dict.fromkeys(PRODUCTS, "_product"),
     **dict.fromkeys(MAXIMA, "_maximum"),
