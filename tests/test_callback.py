@@ -1173,7 +1173,7 @@ def test_nothing_is_compiled_and_nothing_grows_after_the_start(tmp_path, monkeyp
         for epoch in epochs:
             model.layers[-1].kernel.assign_add(model.layers[-1].kernel * 0.01)
             logger.on_epoch_end(epoch, {})
-        logger.sinks[0]._events._background.join()
+        logger.sinks[0]._place.events.wait()
         gc.collect()
         kinds = [type(thing).__name__ for thing in gc.get_objects()]
         return {

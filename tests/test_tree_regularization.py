@@ -398,7 +398,7 @@ class TestWaysToTrain:
             id(v) for v in model.model.trainable_variables
         ]
         before = model.model.get_weights()
-        model.refit(1)
+        model.refit()
         assert equal(before, model.model.get_weights())
 
     def test_refits_trace_nothing(self):
