@@ -236,6 +236,7 @@ def test_a_maximum_goes_to_who_made_it_rise_or_fall():
     naive.close(values, [[3.0, 0, 0], [0, -1.0, 0]])
 
 
+@pytest.mark.filterwarnings("ignore:DeepLIFT is below float precision for some")
 def test_the_slope_where_nothing_changes_is_the_derivative():
     """One unit stays where it is; the other's multiplier does not suffer."""
     model, graph, x, start = stack("dense tanh")
