@@ -451,3 +451,13 @@ def test_integers_that_are_decided_by_in_part_have_shares():
     assert not result.values[:, 0].any()
     assert result.values[:, 1:].all()
     np.testing.assert_allclose(result.extras["convergence_delta"], 0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'flatten'")
+def test_relevance_stays_where_a_mask_lets_nothing_through():
+    """A flat rule shares out among all entries, also those that the mask has set to zero."""
+    x = keras.Input((STEPS, WIDTH))
+    model = models.made(x, layers.Dense(2)(layers.Flatten()(layers.Masking()(x))))
+    values = kx.LRP(rules=[("first", kx.rules.Flat())])(model, X, 0).values
+    assert values[THERE].all()
+    assert not values[~THERE].any()
