@@ -167,6 +167,7 @@ class Call:
         target = self.target.replace(index=index)
         with warnings.catch_warnings():  # a map may be zero: Grad-CAM's, of another class
             warnings.filterwarnings("ignore", ".* is zero everywhere")
+            warnings.filterwarnings("ignore", "Expected a layer that all paths")  # two branches
             warnings.filterwarnings("ignore", ".* has NaN or infinite values")  # it is asserted
             return self.explainer(self.model, x, target, **options)
 

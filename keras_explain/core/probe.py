@@ -387,6 +387,13 @@ class Probe:
         """Maps `[n, h, w]` (or `[n, t]`, `[n, d, h, w]`) at the input's size, bilinearly."""
         return resize(maps, self._size(self.under(maps), len(maps.shape) - 1))
 
+    def over_each(self, maps: Tensor) -> dict[int, Tensor]:
+        """Maps at the size of each input that leads to them and has as many axes of places."""
+        first, spatial = self.under(maps), len(maps.shape) - 1
+        behind = self.facts["mapped"] if "mapped" in self.facts else self._behind(maps)
+        alike = [i for i in behind if len(self.layouts[i].axes) == spatial]
+        return {i: resize(maps, self._size(i, spatial)) for i in dict.fromkeys([first, *alike])}
+
     def _size(self, leaf: int, spatial: int) -> tuple[int, ...]:
         """The lengths of so many axes of an input: of its places, or of all that it has."""
         shape = tuple(tree.flatten(self.inputs)[leaf].shape)

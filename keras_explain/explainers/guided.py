@@ -93,8 +93,8 @@ class GuidedGradCAM(Explainer):
     """Guided backpropagation where Grad-CAM finds the class: their product.
 
     `values = GuidedBackprop * GradCAM`, of the input's shape: the map is upsampled to the input's
-    size and multiplies every channel. It is in `extras["map"]` at its own resolution. Of several
-    inputs, it lies over one, `Explanation.over`; the others have zeros.
+    size and multiplies every channel. It is in `extras["map"]` at its own resolution. Inputs
+    that do not lead to the layer have zeros.
 
     Args:
         layer: The layer of Grad-CAM. By default as in `GradCAM`.
@@ -120,12 +120,12 @@ class GuidedGradCAM(Explainer):
         return {"guided": guided, "map": self._cam.step(probe, point, target, {})}
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
-        over, guided = probe.under(total["map"]), tree.flatten(total["guided"])
-        values = [ops.zeros_like(leaf) for leaf in guided]
-        cam = self._cam.finish(probe, total["map"], x)
-        cam = probe.layouts[over].over_channels(cam, len(guided[over].shape))
-        values[over] = guided[over] * cam
-        return tree.pack_sequence_as(x, values)
+        values, guided = {}, tree.flatten(total["guided"])
+        for i, cam in probe.over_each(total["map"]).items():
+            cam = probe.layouts[i].over_channels(cam, len(guided[i].shape))
+            values[i] = guided[i] * cam
+        leaves = [values.get(i, ops.zeros_like(leaf)) for i, leaf in enumerate(guided)]
+        return tree.pack_sequence_as(x, leaves)
 
     def extras(self, total: Any) -> dict[str, Any]:
         return {"map": total["map"]}
