@@ -64,7 +64,35 @@ def compile(fn: Callable, *specs: Nest) -> Any:
     and its last activation could be neither seen nor replaced.
     """
     with _COMPILING:
-        return _compile(fn, *specs)
+        return _Function(_compile(fn, *specs))
+
+
+class _Function:
+    """A compiled function whose errors, of TensorFlow's kernels, are told in the user's terms."""
+
+    def __init__(self, concrete: Any) -> None:
+        self._concrete = concrete
+        self.structured_outputs = concrete.structured_outputs
+
+    def __call__(self, *args: Nest) -> Nest:
+        try:
+            return self._concrete(*args)
+        except tf.errors.ResourceExhaustedError as error:
+            raise ValueError(
+                "Expected a batch that fits into memory. Received: one that does not. Take a "
+                "smaller `batch_size`."
+            ) from error
+        except tf.errors.InvalidArgumentError as error:
+            found = re.search(r"indices\[.*?\] = (-?\d+) is not in \[0, (\d+)\)", str(error))
+            if found is None:
+                raise ValueError(
+                    "Expected a model, and a function of its outputs, that can be computed for "
+                    "these rows. Received: an error of one of their operations, the cause above."
+                ) from error
+            raise ValueError(
+                f"Expected token ids from 0 to {int(found[2]) - 1}, the entries of an Embedding. "
+                f"Received: {found[1]}, in the input, the baseline or the background."
+            ) from error
 
 
 def _compile(fn: Callable, *specs: Nest) -> Any:
@@ -144,6 +172,16 @@ def to_numpy(value: Any) -> np.ndarray:
     if keras.ops.is_tensor(value):
         return keras.ops.convert_to_numpy(value)
     return np.asarray(value)
+
+
+def choose(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`a` where the condition holds, else `b`; of texts too, which `keras.ops.where` refuses."""
+    return tf.where(condition, a, b)
+
+
+def text_like(x: Tensor, text: str) -> Tensor:
+    """One text everywhere, of the shape of `x`."""
+    return tf.fill(tf.shape(x), text)
 
 
 def to_tensors(nest: Nest) -> Nest:

@@ -326,3 +326,174 @@ def test_a_background_inside_of_another_explainer():
     check.assert_same(found, expected, exactly=True)
     assert found.explainer.explainer == inner
     assert ops.shape(found.values) == (ROWS, 6)
+
+
+# Numbers that are missing, where the model knows what to do with them
+
+
+def imputing_model():
+    x = keras.Input((5,))
+    h = layers.Lambda(lambda x: ops.where(ops.isnan(x), 0.5, x))(x)
+    return models.made(x, layers.Dense(3)(layers.Dense(4, activation="tanh")(h)))
+
+
+HIDING = [
+    kx.FeatureAblation(),
+    kx.Occlusion(patch=1),
+    kx.ExactShapley(),
+    kx.KernelSHAP(),
+    kx.ShapleySampling(samples=2),
+]
+
+
+@pytest.mark.parametrize("explainer", HIDING, ids=lambda e: type(e).__name__)
+def test_a_model_that_imputes_is_explained_with_gaps(explainer):
+    model, x = imputing_model(), models.numbers(5)
+    x[1, 2] = x[3, 0] = np.nan
+    found = explainer(model, x, 1)
+    expected = explainer(model, np.where(np.isnan(x), 0.5, x).astype("float32"), 1)
+    check.assert_same(found, expected)
+    rows = models.numbers(5, seed=1)
+    rows[0, 1] = np.nan
+    filled = np.where(np.isnan(rows), 0.5, rows)
+    found = explainer.replace(background=rows)(model, x, 1)
+    check.assert_same(found, explainer.replace(background=filled)(model, x, 1))
+
+
+def test_gaps_are_refused_where_the_model_does_not_know_them():
+    x = models.numbers(5)
+    x[1, 2] = np.nan
+    with complaint(ValueError, "finite", "`x`", "NaN in row 1"):
+        kx.FeatureAblation()(models.get("tabular").model, x)
+
+
+def test_gradients_and_gaps_do_not_meet():
+    x = models.numbers(5)
+    x[1, 2] = np.nan
+    for explainer in (kx.Saliency(), kx.InputXGradient(), kx.IntegratedGradients(), kx.RISE()):
+        with complaint(ValueError, "finite", "row 1"):
+            explainer(imputing_model(), x)
+
+
+# Other errors of our own
+
+
+def test_a_model_without_a_call():
+    class Nothing(keras.Model):
+        def __init__(self):
+            super().__init__(name="nothing")
+            self.net = models.get("tabular").model
+
+    with complaint(ValueError, "`call`", "'nothing'", "`net`"):
+        kx.Saliency()(Nothing(), models.numbers(5))
+
+
+def test_a_network_in_a_loop():
+    x = keras.Input((3, 8, 8, 3))
+    inner = keras.Sequential([keras.Input((8, 8, 3)), models.conv("conv"), layers.Flatten()])
+    h = layers.Flatten()(layers.TimeDistributed(inner, name="frames")(x))
+    model = models.made(x, models.softmax(h))
+    with complaint(ValueError, "'frames'", "loop", "by itself"):
+        kx.GradCAM()(model, models.numbers(3, 8, 8, 3))
+
+
+@pytest.mark.parametrize("cls", [kx.GradientSHAP, kx.DeepSHAP])
+def test_an_explainer_without_its_background(cls):
+    with complaint(TypeError, "Expected 'background'", f"{cls.__name__}(background=...)"):
+        cls()
+    with complaint(TypeError, "Expected 'layer'", "'steps'"):
+        kx.LayerConductance(steps=3)
+
+
+@pytest.mark.parametrize("name", ["steps", "samples", "masks", "designs"])
+def test_a_count_beyond_memory(name):
+    for cls in check.explainer_classes():
+        if name in {field.name for field in dataclasses.fields(cls)}:
+            needed = {"background": np.ones((1, 5))} if cls is kx.GradientSHAP else {}
+            needed |= {"layer": "x"} if cls.__name__ in check.LAYERS else {}
+            with complaint(ValueError, f"`{name}`", "at most", str(2**40)):
+                cls(**{name: 2**40} | needed)
+
+
+@pytest.mark.parametrize(
+    ("function", "word"),
+    [
+        (lambda y: None, "NoneType"),
+        (lambda y: ops.argmax(y, -1), "int"),
+        (lambda y: 3.0, "float"),
+        (lambda y: np.zeros(4), "ndarray"),
+        (lambda y: "a", "str"),
+    ],
+)
+def test_a_function_that_returns_no_scores(function, word):
+    case = models.get("tabular")
+    for explainer in (kx.Saliency(), kx.FeatureAblation()):
+        with complaint(ValueError, "function", word, "keras.ops"):
+            explainer(case.model, case.x, kx.targets.Function(function))
+
+
+def test_ids_that_no_embedding_has():
+    ids, case = 20, models.get("tokens_int")
+    wrong = np.full((2, 7), ids)
+    for explainer in (kx.Saliency(), kx.FeatureAblation(), kx.IntegratedGradients(steps=2)):
+        with complaint(ValueError, "token ids from 0 to 19", str(ids)):
+            explainer(case.model, wrong)
+    for explainer in (
+        kx.GradientSHAP(background=wrong, samples=2),
+        kx.FeatureAblation(background=wrong),
+        kx.FeatureAblation(baseline=float(ids)),
+    ):
+        with complaint(ValueError, "token ids from 0 to 19", str(ids)):
+            explainer(case.model, case.x)
+
+
+def test_an_explanation_is_an_array_of_its_values():
+    case = models.get("tabular")
+    explanation = kx.Saliency()(case.model, case.x)
+    np.testing.assert_array_equal(np.asarray(explanation), explanation.values)
+    assert np.asarray(explanation, "float64").dtype == np.float64
+    several = models.get("inputs_dict")
+    with complaint(TypeError, "one input", "'a'", "'b'"):
+        np.asarray(kx.Saliency()(several.model, several.x))
+
+
+def test_class_names_as_one_string():
+    case = models.get("sequential")
+    explanation = kx.Saliency()(case.model, case.x)
+    with complaint(TypeError, "`class_names`", "'cats'"):
+        explanation.plot(class_names="cats")
+    with complaint(ValueError, "`class_names`", "'cats'"):
+        kx.callbacks.ExplanationLogger(kx.Saliency(), case.x, class_names="cats")
+
+
+@pytest.mark.parametrize(
+    "explainer",
+    [
+        kx.DeepTaylor(high=np.ones((9, 9))),
+        kx.IntegratedGradients(baseline=kx.baselines.Constant("a")),
+        kx.IntegratedGradients(baseline=kx.baselines.Given([1, 2])),
+        kx.IntegratedGradients(baseline=kx.baselines.Blur("a")),
+        kx.IntegratedGradients(baseline=kx.baselines.Blur(axes=3)),
+        kx.IntegratedGradients(baseline=kx.baselines.Noise(seed=-1)),
+    ],
+    ids=repr,
+)
+def test_bounds_and_baselines_that_cannot_be(explainer):
+    case = models.get("sequential")
+    with complaint((TypeError, ValueError), "Expected", "Received"):
+        explainer(case.model, case.x)
+
+
+@pytest.mark.parametrize("mask", ["a", np.full((8, 8), 0.5), [["a"]], {}])
+def test_a_region_that_is_no_mask(mask):
+    with complaint(ValueError, "Expected", "mask", "Received"):
+        kx.targets.Region(1, mask=mask)
+
+
+def test_what_is_no_function_or_no_names():
+    case = models.get("sequential")
+    explanation = kx.Saliency()(case.model, case.x)
+    with complaint(TypeError, "`to_image`", "3"):
+        explanation.plot(to_image=3)
+    with complaint(TypeError, "`class_names`", "5"):
+        explanation.plot(class_names=5)

@@ -79,6 +79,11 @@ def class_names(given: Any) -> tuple[str, ...] | None:
     """
     if given is None:
         return None
+    if isinstance(given, str):
+        raise ValueError(
+            "Expected `class_names` as a list, or a dict by number. "
+            f"Received: one string, {given!r}."
+        )
     if not isinstance(given, Mapping):
         return tuple(map(str, given))
     if set(given) != set(range(len(given))):

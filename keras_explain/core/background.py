@@ -12,8 +12,14 @@ Tensor = Any
 Nest = Any
 
 
-def check(background: Nest, x: Nest) -> None:
-    """Raises a `ValueError` where a background does not suit the input `x` (arrays `[B, ...]`)."""
+def check(background: Nest, x: Nest, *, missing: bool = False) -> None:
+    """Raises a `ValueError` where a background does not suit the input `x` (arrays `[B, ...]`).
+
+    Args:
+        background: The rows.
+        x: The input.
+        missing: Whether NaN is allowed.
+    """
     checks.same_names("a background", background, x)
     if isinstance(background, dict) and not isinstance(x, dict):
         raise ValueError(
@@ -30,7 +36,7 @@ def check(background: Nest, x: Nest) -> None:
             f"Received: {', '.join(map(str, received))}."
         )
     for row in rows:
-        check_finite(row, "`background`")
+        check_finite(row, "`background`", missing=missing)
 
 
 def size(background: Nest) -> int:
@@ -41,7 +47,11 @@ def size(background: Nest) -> int:
 def rows(background: Nest, x: Nest, position: Tensor) -> Nest:
     """Some rows, of the nest and dtypes of `x`."""
     found = [
-        ops.cast(ops.take(rows, position, axis=0), leaf.dtype)
+        _as(ops.take(rows, position, axis=0), leaf.dtype)
         for rows, leaf in zip(tree.flatten(background), tree.flatten(x), strict=True)
     ]
     return tree.pack_sequence_as(x, found)
+
+
+def _as(rows: Tensor, dtype: Any) -> Tensor:
+    return rows if dtype == "string" else ops.cast(rows, dtype)

@@ -71,6 +71,8 @@ class Constant(Baseline, kw_only=False):
     value: float = 0.0
 
     def check(self, x: np.ndarray) -> None:
+        if isinstance(self.value, (str, bool)) or np.ndim(self.value):
+            raise TypeError(f"Expected a number as `value`. Received: value={self.value!r}.")
         check_finite(np.atleast_1d(self.value), "`baseline`")
 
     @property
@@ -89,11 +91,16 @@ class Given(Baseline, kw_only=False):
 
     values: Any
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", arrays.plain(self.values, "`values`"))
+        super().__post_init__()
+
     def is_shared(self, rank: int) -> bool:
         return len(self.values.shape) < rank or self.values.shape[0] == 1
 
     def __call__(self, x: Tensor, row: Tensor) -> Tensor:
-        values = ops.cast(self.values, x.dtype)
+        values = ops.convert_to_tensor(self.values)
+        values = values if x.dtype == "string" else ops.cast(values, x.dtype)
         if len(values.shape) < len(x.shape):
             values = values[None]
         if values.shape[0] == 1:
@@ -108,6 +115,18 @@ class Given(Baseline, kw_only=False):
                 f"Expected a baseline of one sample's shape {x.shape[1:]}, or one a sample, "
                 f"{x.shape}. Received: baseline of shape {shape}."
             )
+
+
+class Category(Baseline, kw_only=False):
+    """One text everywhere: the category that stands for "not known"."""
+
+    value: str = ""
+
+    def is_shared(self, rank: int) -> bool:
+        return True
+
+    def __call__(self, x: Tensor, row: Tensor) -> Tensor:
+        return backend.text_like(x, self.value)
 
 
 class Mean(Baseline, kw_only=False):
@@ -196,6 +215,7 @@ class Noise(Baseline, kw_only=False):
         return mean + deviation * backend.random_normal(keys, tuple(x.shape[1:]))
 
     def check(self, x: np.ndarray) -> None:
+        checks.count("seed", self.seed, least=0, most=2**31 - 1)
         Blur(self.sigma, self.axes).check(x)
 
 
@@ -225,6 +245,10 @@ class Blur(Baseline, kw_only=False):
         return blurred
 
     def check(self, x: np.ndarray) -> None:
+        if not isinstance(self.sigma, (int, float)) or not self.sigma > 0:
+            raise ValueError(f"Expected a sigma above 0. Received: sigma={self.sigma!r}.")
+        if self.axes is not None:
+            checks.several("axes", self.axes)
         if not self.axes and x.ndim < 3:
             raise ValueError(
                 "Expected an input with spatial axes [B, ..., C] to blur. "
@@ -232,14 +256,14 @@ class Blur(Baseline, kw_only=False):
             )
         if self.axes and not all(0 < axis < x.ndim for axis in self.axes):
             raise ValueError(f"Expected axes of x, from 1 to {x.ndim - 1}. Received: {self.axes}.")
-        if not self.sigma > 0:
-            raise ValueError(f"Expected a sigma above 0. Received: sigma={self.sigma}.")
 
 
 def get(baseline: Any) -> Baseline:
     """What a user gave as baseline of one input, as a `Baseline`."""
     if isinstance(baseline, Baseline):
         return baseline
+    if isinstance(baseline, str):
+        return Category(baseline)
     if isinstance(baseline, (int, float)) and not isinstance(baseline, bool):
         return Constant(float(baseline)) if baseline else Zeros()
     if hasattr(baseline, "shape"):
@@ -315,7 +339,25 @@ def _of_one_number(baseline: Baseline, leaf: Any) -> Baseline:
 def check(baseline: Any, x: Nest) -> None:
     """Raises where a baseline does not suit the input `x` (a nest of arrays `[B, ...]`)."""
     for part, leaf in zip(per_input(baseline, x), tree.flatten(x), strict=True):
+        _check_text(part, leaf)
         part.check(leaf)
+
+
+def _check_text(baseline: Baseline, x: np.ndarray) -> None:
+    given = baseline.values.dtype.kind if isinstance(baseline, Given) else ""
+    is_text = isinstance(baseline, Category) or given == "U"
+    if x.dtype.kind == "U" and not is_text:
+        raise ValueError(
+            f"Expected a text as the baseline of an input of texts. Received: {baseline!r}. Give a "
+            "`background` of rows where the method takes one, or a category that stands for "
+            "\"not known\", as in `baseline={'age': 0.0, 'job': 'clerk'}`."
+        )
+    if is_text and x.dtype.kind != "U":
+        value = baseline.value if isinstance(baseline, Category) else "texts"
+        raise TypeError(
+            "Expected a baseline of numbers: a number, an array of one sample's shape or [B, ...], "
+            f"or one of `keras_explain.baselines`. Received: {value!r}."
+        )
 
 
 def is_shared(baseline: Any, x: Nest) -> bool:
@@ -333,5 +375,6 @@ def apply(baseline: Any, x: Nest, row: Tensor, layouts: Sequence[Layout]) -> Nes
             raise ValueError(
                 f"Expected a baseline of token ids for an input of token ids. Received: {part!r}."
             )
-        leaves.append(ops.cast(part(leaf, row), leaf.dtype))
+        made = part(leaf, row)
+        leaves.append(made if leaf.dtype == "string" else ops.cast(made, leaf.dtype))
     return tree.pack_sequence_as(x, leaves)

@@ -5,14 +5,19 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+MOST = 2**22
+"""No count of steps, samples or features needs more; NumPy would ask for their memory at once."""
 
-def count(name: str, value: Any, least: int = 1) -> None:
-    """Raises a `ValueError` unless `value` is a whole number of `least` or more."""
+
+def count(name: str, value: Any, least: int = 1, most: int = MOST) -> None:
+    """Raises a `ValueError` unless `value` is a whole number from `least` to `most`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise ValueError(
             f"Expected `{name}` to be a whole number of {least} or more. "
             f"Received: {name}={value!r}."
         )
+    if int(value) > most:
+        raise ValueError(f"Expected `{name}` of at most {most}. Received: {name}={value!r}.")
 
 
 def call_of(layer: Any, call: Any) -> None:
@@ -40,6 +45,18 @@ def share(name: str, value: Any) -> None:
         raise ValueError(
             f"Expected `{name}` to be a number of 0 or more. Received: {name}={value!r}."
         )
+
+
+def several(name: str, value: Any, kind: Any = int, above: float = -math.inf) -> None:
+    """Raises a `ValueError` unless `value` is one or more numbers, each of a type and `above`."""
+    right = isinstance(value, tuple) and all(
+        isinstance(item, (int, kind)) and not isinstance(item, bool) and item > above
+        for item in value
+    )
+    if not right or not value:
+        what = "whole numbers" if kind is int else "numbers"
+        least = "" if above == -math.inf else f" above {above:g}"
+        raise ValueError(f"Expected `{name}`{least}, a list of {what}. Received: {name}={value!r}.")
 
 
 def same_names(what: str, given: Any, x: Any) -> None:

@@ -43,6 +43,8 @@ class Config:
     def __init_subclass__(cls, kw_only: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True, kw_only=kw_only, eq=False, repr=False)(cls)
+        if kw_only and "__init__" in vars(cls):
+            cls.__init__ = _asking(cls)  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         for name, value in self._items():
@@ -127,6 +129,32 @@ class Config:
     def from_config(cls, config: dict[str, Any]) -> Self:
         """The configuration that `get_config` described."""
         return cls(**{name: _deserialize(value) for name, value in config.items()})
+
+
+def _asking(cls: Any) -> Callable[..., None]:
+    """The constructor of a class, which says what it needs."""
+    init = cls.__init__
+    names = [field.name for field in dataclasses.fields(cls)]
+    fields = [field for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **given: Any) -> None:  # noqa: N807
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise TypeError(
+                f"Expected an argument of {cls.__name__}. Received: {unknown[0]!r}. "
+                f"{nearest(unknown[0], names)}"
+            )
+        missing = [field.name for field in fields if field.name not in given]
+        if missing and not args:
+            raise TypeError(
+                f"Expected {', '.join(map(repr, missing))}, without which there is no "
+                f"{cls.__name__}. Received: {', '.join(map(repr, given)) or 'nothing'}. Give "
+                f"`{cls.__name__}({missing[0]}=...)`; help({cls.__name__}) says what it is."
+            )
+        init(self, *args, **given)
+
+    return __init__
 
 
 def serialize(

@@ -38,6 +38,8 @@ class Explainer(Config, abc.ABC):
     home = "explainers"
 
     reduce: ClassVar[Reduction] = Sum()
+    takes_missing: ClassVar[bool] = False
+    """Whether NaN in the input goes to the model alone, and into no sum or product."""
     ragged: ClassVar[frozenset[str]] = frozenset()
     """Names of passes whose second axis has another length for other samples."""
 
@@ -77,8 +79,8 @@ class Explainer(Config, abc.ABC):
         Raises:
             ValueError: The input, the target or the configuration does not fit the model.
         """
-        x, more = self.encode(x)
-        x = inputs.checked(model, x)
+        x, more = (x, {}) if inputs.takes_text(model) else self.encode(x)
+        x = inputs.checked(model, x, missing=self.takes_missing)
         target = as_target(target)
         explainer = with_data(self, model, x)
         explainer.check(x)

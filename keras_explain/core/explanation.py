@@ -62,6 +62,20 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The values, for `np.asarray`.
+
+        Raises:
+            TypeError: They are a nest of arrays.
+        """
+        if not isinstance(self.values, np.ndarray):
+            names = ", ".join(map(repr, self.values)) if isinstance(self.values, dict) else "a list"
+            raise TypeError(
+                "Expected an explanation of one input, to make an array of its values. "
+                f"Received: values of several ({names}). Take one: `explanation.values[...]`."
+            )
+        return np.array(self.values, dtype, copy=copy)
+
     def __repr__(self) -> str:
         shapes = tree.map_structure(lambda leaf: leaf.shape, self.values)
         return f"Explanation({self.explainer}, values={shapes}, target={self.target})"

@@ -460,6 +460,11 @@ def _matched(given: Any, x: Nest) -> list[Any]:
     if isinstance(given, dict) and isinstance(x, dict) and set(given) <= set(x):
         given = {key: given.get(key) for key in x}
     checks.same_names("features", given, x)
+    if not isinstance(given, (dict, tuple, list)):
+        raise TypeError(
+            f"Expected features or groups for each of the {len(tree.flatten(x))} inputs, in a list "
+            f"or a dict. Received: {_brief(given)}."
+        )
     parts = [given[key] for key in sorted(given)] if isinstance(given, dict) else list(given)
     if len(parts) != len(tree.flatten(x)):
         raise ValueError(

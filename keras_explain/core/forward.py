@@ -79,6 +79,11 @@ def default_batch_size(x: Nest, *, scores_alone: bool = False) -> int:
     return 2 ** min(largest, max(3, round(math.log2(2**21 / elements))))
 
 
+def _kind(leaf: np.ndarray) -> str:
+    """The dtype, as a compiled function knows it: texts of any length are one."""
+    return "U" if leaf.dtype.kind == "U" else leaf.dtype.str
+
+
 class Forward:
     """A model's scores for one target and signature of input.
 
@@ -104,7 +109,7 @@ class Forward:
         self.opened, self.x, self.target = opened, x, target.without_index()
         self.target_arrays = backend.to_tensors(self.target.arrays())
         leaves = tree.flatten(x)
-        signature = tuple((leaf.shape[1:], leaf.dtype.str) for leaf in leaves)
+        signature = tuple((leaf.shape[1:], _kind(leaf)) for leaf in leaves)
         self.layer = None if layer is None else opened.resolve(layer)
         structure, by_default = repr(tree.map_structure(lambda _: 0, x)), image_data_format()
         self._number = number
@@ -134,12 +139,13 @@ class Forward:
     @property
     def are_tokens(self) -> list[bool]:
         """For each leaf of the input, whether it holds token ids, which enter an Embedding."""
-        return [bool(sites) for sites in self.sites.inputs]
+        pairs = zip(self.sites.inputs, tree.flatten(self.x), strict=True)
+        return [bool(sites) and leaf.dtype.kind != "U" for sites, leaf in pairs]
 
     def _numbers(self, x: Nest) -> Nest:
         """Integers that are no token ids, such as the bytes of pictures, as float32."""
         leaves = [
-            leaf if sites or leaf.dtype == bool else leaf.astype(np.float32, copy=False)
+            leaf if sites or leaf.dtype.kind in "bU" else leaf.astype(np.float32, copy=False)
             for leaf, sites in zip(tree.flatten(x), self.sites.inputs, strict=True)
         ]
         return tree.pack_sequence_as(x, leaves)

@@ -12,13 +12,14 @@ from keras_explain.core import arrays
 Nest = Any
 
 
-def checked(model: keras.Model, x: Nest, name: str = "`x`") -> Nest:
+def checked(model: keras.Model, x: Nest, name: str = "`x`", *, missing: bool = False) -> Nest:
     """The arrays of `x` as float32, integer or boolean NumPy arrays that the model can take.
 
     Args:
         model: The model.
         x: What a user passed.
         name: What an error calls it.
+        missing: Whether NaN is allowed, which a model may know what to do with.
 
     Raises:
         ValueError: `x` is empty, holds numbers that are not finite, differs in the number of rows
@@ -43,7 +44,7 @@ def checked(model: keras.Model, x: Nest, name: str = "`x`") -> Nest:
             f"Expected at least one sample. Received: {name} of shape {leaves[0].shape}."
         )
     for leaf in leaves:
-        check_finite(leaf, name)
+        check_finite(leaf, name, missing=missing)
     return x
 
 
@@ -72,6 +73,13 @@ def structure_of(model: keras.Model) -> Nest:
         return None
     # A Sequential has an `input` only once it was called.
     return declared[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def takes_text(model: keras.Model) -> bool:
+    """Whether an input of a model is declared to hold text."""
+    return any(
+        leaf.dtype == "string" for leaf in tree.flatten(getattr(model, "inputs", None) or [])
+    )
 
 
 def rows_like(model: keras.Model, rows: Nest, x: Nest, name: str) -> Nest:
@@ -104,7 +112,13 @@ def _converted(x: Any, struct: Nest, name: str) -> Nest:
     if isinstance(x, (list, tuple)) and struct is None:
         return tree.map_structure(lambda leaf: _narrowed(arrays.plain(leaf, name), name), x)
     array = arrays.plain(x, name)
-    if array.dtype.kind == "U":
+    takes_text = getattr(struct, "dtype", None) == "string"
+    if takes_text and array.dtype.kind != "U":
+        raise ValueError(
+            f"Expected text as {name}, as input {struct.name!r} takes. "
+            f"Received: dtype {array.dtype}. Numbers become text by `.astype(str)`."
+        )
+    if array.dtype.kind == "U" and not takes_text:
         raise ValueError(
             f"Expected numbers as {name}; text is passed as the token ids that the model's layers "
             f"take. Received: an array of dtype {array.dtype}."
@@ -159,10 +173,13 @@ def check_ids(array: np.ndarray) -> None:
         )
 
 
-def check_finite(array: np.ndarray, name: str) -> None:
-    """Raises a `ValueError` where rows of an array hold NaN or infinity."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+def check_finite(array: np.ndarray, name: str, *, missing: bool = False) -> None:
+    """Raises a `ValueError` where rows of an array hold infinity, or NaN unless it is `missing`."""
+    if array.dtype.kind != "f":
+        return
+    good = np.isfinite(array) | (np.isnan(array) if missing else False)
+    if not good.all():
+        bad = ~good.reshape(len(array), -1).all(axis=1)
         raise ValueError(
             f"Expected finite numbers as {name}. Received: NaN or infinity in "
             f"{int(bad.sum())} of {len(array)} rows, the first at row {int(bad.argmax())}."

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_explain import backend
 from keras_explain.core import background as backgrounds
 from keras_explain.core import baselines
 from keras_explain.core import features as cuts
@@ -66,7 +67,7 @@ class Perturbation(Explainer, abc.ABC):
         if self.background is None:
             baselines.check(self.baseline, x)
         else:
-            backgrounds.check(self.background, x)
+            backgrounds.check(self.background, x, missing=self.takes_missing)
 
     def encode(self, x: Any) -> tuple[Nest, dict[str, np.ndarray]]:
         return cuts.encoded(x, self.features)
@@ -132,6 +133,9 @@ class Perturbation(Explainer, abc.ABC):
         leaves = [leaf.reshape(len(leaf), -1) for leaf in tree.flatten(result["values"])]
         bad = ~np.all([np.isfinite(leaf).all(axis=1) for leaf in leaves], axis=0)
         if bad.any():
+            _check_missing("`x`", x, share.rows)
+            if self.background is not None:
+                _check_missing("`background`", self.background)
             raise ValueError(
                 "Expected finite scores where features are hidden. Received: NaN or infinity for "
                 f"sample {int(share.rows[bad.argmax()])}: the model is not defined there, as an "
@@ -217,11 +221,23 @@ def _numbered(part: cuts.Features, x: np.ndarray, layout: Layout) -> np.ndarray:
     return layout.back(labels) if labels.ndim == x.ndim else labels
 
 
+def _check_missing(name: str, nest: Nest, rows: np.ndarray | None = None) -> None:
+    """Raises where NaN is in what a model was given that does not know what to do with it."""
+    for leaf in tree.flatten(nest):
+        found = np.isnan(leaf) if leaf.dtype.kind == "f" else np.zeros(leaf.shape, bool)
+        if found.any():
+            row = int(np.nonzero(found)[0][0])
+            raise ValueError(
+                f"Expected finite numbers as {name}, since the model makes NaN of NaN. "
+                f"Received: NaN in row {row if rows is None else int(rows[row])}."
+            )
+
+
 def _mixed(x: Tensor, fill: Tensor, visible: Tensor) -> Tensor:
     if visible.dtype == "bool":
-        return ops.where(visible, x, fill)
+        return backend.choose(visible, x, fill)
     if not keras.backend.is_float_dtype(x.dtype):
-        return ops.where(visible >= 0.5, x, fill)
+        return backend.choose(visible >= 0.5, x, fill)
     return fill + visible * (x - fill)
 
 

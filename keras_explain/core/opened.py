@@ -18,6 +18,15 @@ CACHED_FUNCTIONS = 64
 _OPENING = threading.Lock()
 
 
+def _without_call(model: keras.Model) -> str:
+    inside = [name for name, part in vars(model).items() if isinstance(part, keras.Model)]
+    advice = ", ".join(f"`{name}`" for name in inside) or "none is an attribute of it"
+    return (
+        f"Expected a model with a `call`, which says what its output is. Received: {model.name!r} "
+        f"of type {type(model).__name__}, which has none. Explain the model inside it: {advice}."
+    )
+
+
 @dataclass
 class Compiled:
     """A compiled function (if one is left to call) and what was learned while it was traced."""
@@ -30,6 +39,8 @@ class OpenModel:
     """A model's layers by path and its compiled functions; kept in `model.__dict__`."""
 
     def __init__(self, model: keras.Model) -> None:
+        if type(model).call is keras.Model.call:
+            raise ValueError(_without_call(model))
         if not getattr(model, "built", False):
             raise ValueError(
                 f"Expected a built model. Received: {model.name!r}, which has no weights yet. Call "

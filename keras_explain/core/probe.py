@@ -177,7 +177,7 @@ class Probe:
             flat = [t for site in self._sites.layer for t in outputs.at_site(site)]
             return flat[0] if len(flat) == 1 else flat
         leaves = [
-            ops.concatenate([outputs.at_site(site)[0] for site in sites], axis=-1)
+            ops.cast(ops.concatenate([outputs.at_site(s)[0] for s in sites], axis=-1), "float32")
             if sites
             else _number(leaf)
             for leaf, sites in zip(tree.flatten(inputs), self._sites.inputs, strict=True)
@@ -197,7 +197,7 @@ class Probe:
         if self._sites.layer or not any(sites) or len(tree.flatten(values)) != len(sites):
             return values
         leaves = [
-            ops.sum(leaf, axis=-1) if sites and len(leaf.shape) > len(x.shape) else leaf
+            _per_entry(leaf, x) if sites else leaf
             for leaf, x, sites in zip(
                 tree.flatten(values), tree.flatten(self.inputs), sites, strict=True
             )
@@ -280,6 +280,7 @@ class Probe:
             target: Ints `[n, K]`.
             weight: Numbers `[n]` that multiply the score, and so the derivative, for nothing.
         """
+        self._check_numbers(point)
         given, point = point, tree.map_structure(backend.own, point)
         scores = self._score(point, given, target)
         if weight is not None:
@@ -289,6 +290,16 @@ class Probe:
         if any(grad is None for grad in grads):
             grads = self._explain_none(scores, leaves, grads)
         return tree.pack_sequence_as(point, grads)
+
+    def _check_numbers(self, point: Nest) -> None:
+        for path, leaf in tree.flatten_with_path(point):
+            if leaf.dtype == "string":
+                name = "/".join(map(str, path))
+                raise ValueError(
+                    f"Expected numbers behind the text input {name!r} to take a gradient by. "
+                    "Received: a model in which no layer makes them of it alone. Use a method that "
+                    "hides features, such as KernelSHAP with a `background`."
+                )
 
     def computation(self, point: Nest, target: Tensor, **options: Any) -> Computation:
         """What leads from a point to the score, to be taken backwards by a method's own rules.
@@ -300,6 +311,7 @@ class Probe:
             target: Ints `[n, K]`.
             **options: As for `Computation`.
         """
+        self._check_numbers(point)
         sources = tree.map_structure(backend.own, point)
         scores = self._score(sources, point, target)
         assert self.outputs is not None
@@ -654,6 +666,7 @@ class Probe:
             raise ValueError(
                 f"Expected a model with a layer whose output has a spatial extent above 1. Received"
                 f": {self._opened.model.name!r}, in which no such layer leads to the score."
+                f"{self._in_loops()}"
             )
         return self._crossed(last, self._fits, scores, point)
 
@@ -664,6 +677,17 @@ class Probe:
         if not self.outputs.has_map(call):
             return False
         return bool(ranks & {len(call.output.shape), len(call.output.shape) - 1})
+
+    def _in_loops(self) -> str:
+        """What to say of layers that are called once for each time step."""
+        nodes = self._opened.nodes.items()
+        around = [path for path, node in nodes if isinstance(node, keras.layers.TimeDistributed)]
+        if not around:
+            return ""
+        return (
+            f" What is inside of {', '.join(map(repr, around))} runs in a loop, where it can't be "
+            "read: explain that layer by itself, on one step of the input."
+        )
 
     def _leading(self, calls: Iterable[Call], scores: Tensor) -> Iterator[Call]:
         """Those of the calls that lead to the scores, the last first."""
@@ -756,9 +780,10 @@ def find_sites(
     """
     leaves, nodes = tree.flatten(inputs), list(opened.nodes.values())
     sites = Sites([[] for _ in leaves], channels=[set() for _ in leaves])
+    is_text = [leaf.dtype.kind == "U" for leaf in leaves]
     embeds = any(isinstance(node, keras.layers.Embedding) for node in nodes)
     told = layout.is_told(nodes, inputs)
-    if layer is None and not embeds and not told:
+    if layer is None and not embeds and not told and not any(is_text):
         return sites
 
     def trace(inputs: Nest, row: Tensor) -> Tensor:
@@ -766,8 +791,11 @@ def find_sites(
         outputs = Probe(opened, inputs, None, nowhere, row, {})._run(inputs)
         calls = outputs.calls
         embeds = [c for c in calls if isinstance(c.node, keras.layers.Embedding)]
-        for leaf, found in zip(tree.flatten(inputs), sites.inputs, strict=True):
-            found += [_site(c) for c in embeds if _enters(leaf, c)]
+        for leaf, found, text in zip(tree.flatten(inputs), sites.inputs, is_text, strict=True):
+            if text:
+                found += _first_numbers(leaf, tree.flatten(inputs), calls)
+            else:
+                found += [_site(c) for c in embeds if _enters(leaf, c)]
             sites.ids.append(any(_is_looked_up(leaf, c) for c in embeds))
         if layer is not None:
             sites.layer.extend(_site(call) for call in outputs.calls_of(layer, number))
@@ -800,6 +828,24 @@ def _site(call: Call) -> Site:
     return Site(call.path, call.number, shape[-1])
 
 
+def _first_numbers(leaf: Tensor, leaves: list[Tensor], calls: list[Call]) -> list[Site]:
+    """The calls that first make numbers of a leaf of texts, and of no other one.
+
+    One-hot categories may be integers.
+    """
+    found: list[Call] = []
+    for call in calls:
+        outputs = tree.flatten(call.output)
+        coded = getattr(call.node, "output_mode", "int") != "int"
+        are_numbers = coded or keras.backend.is_float_dtype(outputs[0].dtype)
+        if len(outputs) == 1 and are_numbers and _enters(leaf, call):
+            behind = [c.output for c in found]
+            if not any(backend.depends_on(outputs[0], output) for output in behind):
+                found.append(call)
+    alone = [c for c in found if not any(_enters(x, c) for x in leaves if x is not leaf)]
+    return [Site(c.path, c.number, c.output.shape[-1]) for c in alone] if alone == found else []
+
+
 def _enters(leaf: Tensor, call: Call) -> bool:
     return any(backend.depends_on(tensor, leaf) for tensor in call.inputs)
 
@@ -808,6 +854,21 @@ def _is_looked_up(leaf: Tensor, call: Call) -> bool:
     """Whether a layer takes entries of a leaf as they are, and not what is computed of them."""
     kept = ALIASES | ROUTING | {"Cast", "LookupTableFindV2"}
     return any(backend.depends_on(tensor, leaf, through=kept) for tensor in call.inputs)
+
+
+def _per_entry(values: Tensor, x: Tensor) -> Tensor:
+    """Attributions to what is made of each entry of `x`, summed over what it was made."""
+    if len(values.shape) > len(x.shape):
+        values = ops.sum(values, axis=-1)
+    elif x.dtype == "string":  # [n, V] of [n, 1]: one-hot categories
+        values = ops.sum(values, axis=-1, keepdims=True)
+    if x.dtype == "string" and tuple(values.shape[1:]) != tuple(x.shape[1:]):
+        raise ValueError(
+            f"Expected numbers for each text {tuple(x.shape)}, to attribute to. Received: "
+            f"{tuple(values.shape)}, as a TextVectorization makes of words. Explain what is behind "
+            "it: `keras.Model(vectorizer.output, model.output)` with `vectorizer(texts)` as x."
+        )
+    return values
 
 
 def per_row(value: Tensor, leaf: Tensor) -> Tensor:

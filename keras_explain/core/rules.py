@@ -324,6 +324,13 @@ def _signed(step: Affine, sign: int) -> list[tuple[Tensor, Tensor]]:
 def _bound(x: Tensor, given: Any, extreme: Callable) -> Tensor:
     if given is None:
         given = extreme(x, axis=tuple(range(1, len(x.shape))), keepdims=True)
+    shape, inside = tuple(np.shape(given)), tuple(x.shape[1:])
+    known = shape[-len(inside) :] if inside else ()
+    if any(n not in (1, None, m) for n, m in zip(known[::-1], inside[::-1], strict=False)):
+        raise ValueError(
+            f"Expected bounds that broadcast to the first layer's input {inside}. "
+            f"Received: bounds of shape {shape}."
+        )
     return ops.broadcast_to(ops.cast(given, x.dtype), ops.shape(x))
 
 

@@ -11,11 +11,12 @@ import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import keras
 import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import checks
+from keras_explain.core import arrays, checks
 from keras_explain.core.config import Config
 
 if TYPE_CHECKING:
@@ -247,6 +248,17 @@ class Region(Target, kw_only=False):
     of: Literal["logit", "probability"] = "logit"
     output: str | int | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mask is None:
+            return
+        mask = arrays.plain(self.mask, "`mask`")
+        if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
+            raise ValueError(
+                "Expected a mask of booleans, of the output's spatial shape. "
+                f"Received: dtype {mask.dtype}, with other numbers than 0 and 1."
+            )
+
     def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
         units = outputs.units(self.output, self.of)
         y = units.values
@@ -304,7 +316,15 @@ class Function(Target, kw_only=False):
 
     def scores(self, outputs: Outputs, index: Tensor) -> tuple[Tensor, Tensor, int | None]:
         assert self.fn is not None
-        score = ops.convert_to_tensor(self.fn(outputs.values))
+        found = self.fn(outputs.values)
+        if not backend.is_tensor(found) or not keras.backend.is_float_dtype(found.dtype):
+            what = found.dtype.name if backend.is_tensor(found) else type(found).__name__
+            raise ValueError(
+                "Expected a function of the outputs that returns a tensor of floating-point "
+                f"numbers, one score a sample. Received: {what}. Write it with keras.ops; whole "
+                "numbers become floating-point ones by `keras.ops.cast(..., 'float32')`."
+            )
+        score = ops.cast(found, "float32")
         if len(score.shape) != 1:
             raise ValueError(
                 "Expected a function of the outputs that returns one score a sample, [B]. "

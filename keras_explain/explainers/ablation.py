@@ -31,6 +31,8 @@ class FeatureAblation(ByFeature):
         - [Zeiler and Fergus, 2014](https://arxiv.org/abs/1311.2901), section 4.2
     """
 
+    takes_missing = True
+
     def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
         return {"hidden": np.arange(max(1, count), dtype=np.int32)}
 

@@ -41,6 +41,8 @@ class BlurIG(Explainer):
         super().__post_init__()
         checks.count("steps", self.steps)
         checks.share("max_sigma", self.max_sigma)
+        if self.axes is not None:
+            checks.several("axes", self.axes)
         if self.max_sigma == 0:
             raise ValueError("Expected `max_sigma` above 0. Received: max_sigma=0.")
 

@@ -40,6 +40,7 @@ class Occlusion(Perturbation):
     stride: Any = None
 
     reduce = Weighted()
+    takes_missing = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,6 +21,8 @@ class _Shapley(Coalitions, abc.ABC):
     The first pass is the empty coalition; the whole one needs none.
     """
 
+    takes_missing = True
+
     @abc.abstractmethod
     def shapley(
         self, present: np.ndarray, gains: np.ndarray, gain: np.ndarray

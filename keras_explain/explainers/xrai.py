@@ -80,8 +80,7 @@ class XRAI(Explainer):
         object.__setattr__(self, "explainer", tuple(map(get, given)))
         for name in ("min_size", "dilation"):
             checks.share(name, getattr(self, name))
-        if not self.scales or not all(scale > 0 for scale in self.scales):
-            raise ValueError(f"Expected `scales` above 0. Received: scales={self.scales}.")
+        checks.several("scales", self.scales, float, above=0)
         if not self.explainer:
             raise ValueError("Expected one explainer or more. Received: explainer=().")
         for inner in self.explainer:

@@ -379,6 +379,11 @@ def _classes(explanation: Explanation, max_samples: int, class_names: ClassNames
 
 
 def _class(index: int, class_names: ClassNames, word: str) -> str:
+    if isinstance(class_names, str) or not hasattr(class_names or (), "__len__"):
+        raise TypeError(
+            "Expected `class_names` as a list, or a dict by number. "
+            f"Received: {type(class_names).__name__}, {class_names!r}."
+        )
     if class_names is None or (isinstance(class_names, Mapping) and index not in class_names):
         return f"{word} {index}"
     if not isinstance(class_names, Mapping) and index >= len(class_names):

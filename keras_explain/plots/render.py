@@ -115,6 +115,8 @@ def to_uint8(
         ValueError: If `x`, or what `to_image` makes of it, is not a batch of pictures.
     """
     pictures = np.asarray(x)
+    if to_image is not None and not callable(to_image):
+        raise TypeError(f"Expected `to_image` to be a function. Received: {to_image!r}.")
     first = layout is not None and layout.channels == 1 and layout.rank == 4
     if to_image is not None:
         sides = pictures.shape[2:] if first else None
