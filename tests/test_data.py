@@ -497,3 +497,14 @@ def test_what_is_no_function_or_no_names():
         explanation.plot(to_image=3)
     with complaint(TypeError, "`class_names`", "5"):
         explanation.plot(class_names=5)
+
+
+def test_shares_that_are_no_numbers():
+    for cls, name in (
+        (kx.RISE, "keep"),
+        (kx.GuidedIG, "fraction"),
+        (kx.ExtremalPerturbation, "area"),
+    ):
+        for value in (None, "a", (2, 2)):
+            with complaint(ValueError, f"`{name}`", repr(value)):
+                cls(**{name: value})

@@ -48,7 +48,7 @@ class RISE(Perturbation):
         super().__post_init__()
         checks.count("masks", self.masks)
         checks.count("cells", self.cells)
-        if not 0 < self.keep < 1:
+        if not isinstance(self.keep, (int, float)) or not 0 < self.keep < 1:
             raise ValueError(f"Expected `keep` between 0 and 1. Received: keep={self.keep!r}.")
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
