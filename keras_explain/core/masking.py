@@ -125,6 +125,7 @@ class Perturbation(Explainer, abc.ABC):
     def afterwards(self, x: Nest, result: dict[str, Any], share: Share) -> dict[str, Any]:
         whole = ~np.isfinite(result["scores"]).reshape(len(share.rows), -1).all(axis=1)
         if whole.any():
+            _check_missing("`x`", x, share.rows)
             raise NotFiniteError(
                 "Expected a finite score to explain. Received: NaN or infinity for sample "
                 f"{int(share.rows[whole.argmax()])} itself.",
@@ -133,7 +134,6 @@ class Perturbation(Explainer, abc.ABC):
         leaves = [leaf.reshape(len(leaf), -1) for leaf in tree.flatten(result["values"])]
         bad = ~np.all([np.isfinite(leaf).all(axis=1) for leaf in leaves], axis=0)
         if bad.any():
-            _check_missing("`x`", x, share.rows)
             if self.background is not None:
                 _check_missing("`background`", self.background)
             raise ValueError(
