@@ -179,7 +179,7 @@ def test_a_file_holds_no_pickled_objects(tmp_path):
         assert all(file[name].dtype != object for name in file.files)
     assert header["explainer"] == {
         "class_name": "explainers/Saliency",
-        "config": {"layer": None, "absolute": True},
+        "config": {"layer": None, "call": None, "absolute": True},
     }
 
 
@@ -472,7 +472,7 @@ def test_objects_are_not_saved(small, tmp_path):
 
 def test_keys_that_give_one_name_twice(small, tmp_path):
     nest = {"a": {"b": np.zeros((1, 2), np.float32)}, "a/b": np.ones((1, 3), np.float32)}
-    explanation = dataclasses.replace(small[0], values=nest, x=nest)
+    explanation = dataclasses.replace(small[0], values=nest, x=nest, channels=(None, None))
     explanation.save(tmp_path / "e.npz")
     assert is_equal(kx.Explanation.load(tmp_path / "e.npz"), explanation)
 

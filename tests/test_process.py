@@ -15,6 +15,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import sklearn.linear_model  # noqa: F401 - its first import adds a filter of warnings
 import tensorflow as tf
 
 import keras_explain as kx

@@ -872,9 +872,9 @@ class TestBadInput:
             kx.TreeRegularization(network())
 
     def test_a_reference_of_another_shape(self):
-        with pytest.raises(ValueError, match=r"Expected `x` of shape \(B, 3\).*\(96, 2\)"):
+        with pytest.raises(ValueError, match=r"Expected `reference` of shape \(B, 3\).*\(96, 2\)"):
             kx.TreeRegularization(network(), reference=X[:, :2])
-        with pytest.raises(ValueError, match=r"Expected `x` of shape \(B, 3\)"):
+        with pytest.raises(ValueError, match=r"Expected `prune_on` of shape \(B, 3\)"):
             kx.TreeRegularization(network(), reference=X, prune_on=X[:, :2])
 
     def test_too_few_rows(self):

@@ -13,7 +13,6 @@ from typing import Any
 from keras_explain.cli.errors import PROGRAM, tell
 from keras_explain.cli.files import load_modules
 from keras_explain.cli.objects import EXAMPLES, explainer_class, explainers
-from keras_explain.core.explainer import Attribution
 from keras_explain.core.names import snake_name
 
 
@@ -120,6 +119,4 @@ def _said_of(cls: Any, name: str) -> str:
         pointed = re.search(r"is said in `(\w+)`", base.__doc__ or "")
         if pointed and name in (said := _sections(explainer_class(pointed[1]))[1]):
             return said[name]
-    if name == "layer" and issubclass(cls, Attribution):
-        return "The layer whose output is explained in place of the input."
     return ""

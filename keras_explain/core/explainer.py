@@ -280,7 +280,11 @@ class Attribution(Explainer, abc.ABC):
     """A method that attributes the score to the input, or with `layer=` to a layer's output.
 
     The values have the shape of what is explained. A layer that is called more than once, or has
-    several outputs, gives a list; `call=` names one of the calls by its number, from 0 on.
+    several outputs, gives a list.
+
+    Args:
+        layer: The layer whose output is explained in place of the input.
+        call: Which call of a layer that is called more than once, from 0 on. By default all.
     """
 
     layer: Any = None

@@ -102,7 +102,8 @@ def _converted(x: Any, struct: Nest, name: str) -> Nest:
         named = dict(arrays.columns(x))
         x = {key: named[key] for key in struct} if set(struct) <= set(named) else named
     if isinstance(x, Mapping):
-        by_name = struct if isinstance(struct, dict) else {t.name: t for t in tree.flatten(struct)}
+        declared = [] if struct is None else tree.flatten(struct)
+        by_name = struct if isinstance(struct, dict) else {t.name: t for t in declared}
         return {k: _converted(v, by_name.get(k), f"{name}[{k!r}]") for k, v in x.items()}
     pairs = isinstance(x, (list, tuple)) and isinstance(struct, (list, tuple))
     if _is_nest(x) or (pairs and len(x) == len(struct)):
