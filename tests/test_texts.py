@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_explain as kx
+from keras_explain.sinks import events, maps
 from tests import check, models
 from tests.test_bad_input import complaint
 
@@ -88,6 +89,33 @@ def test_gradients_are_at_the_first_numbers_behind_a_category(kind):
     integrated = kx.IntegratedGradients(steps=8, baseline=baseline)(MODELS[kind], TABLE, 1)
     start = scores(MODELS[kind], [0.0], ["cook"])
     np.testing.assert_allclose(integrated.extras["base_values"], [start[0]] * ROWS, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_categories_in_a_training(tmp_path, batches):
+    """Values of numbers and of categories are logged; the Explain tab has numbers alone."""
+    model = made("one_hot")
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x = {name: np.array(list(column))[:, None] for name, column in TABLE.items()}
+    data = tf.data.Dataset.from_tensor_slices((x, np.arange(ROWS) % 3)).batch(4)
+    sinks = [kx.sinks.Memory(), kx.sinks.TensorBoard(tmp_path)]
+    explainers = [kx.KernelSHAP(background=TABLE), kx.Saliency()]
+    samples = data if batches else x
+    logger = kx.callbacks.ExplanationLogger(explainers, samples, sinks=sinks, max_samples=3)
+    model.fit(data, epochs=1, verbose=0, shuffle=False, callbacks=[logger])
+    assert logger.failures == {}
+    record = sinks[0].records[0]
+    expected = kx.KernelSHAP(background=TABLE)(model, TABLE[:3], record.explanation.target)
+    for name in x:
+        np.testing.assert_allclose(
+            record.explanation.values[name], expected.values[name], atol=1e-5
+        )
+    shown = maps.shown(record)
+    (header,) = maps.samples(record, shown)
+    found = events.read_samples(header)
+    assert found["feature_names"] == ["age", "job"]
+    assert [row[1] for row in found["values"]] == [None] * 3
+    np.testing.assert_allclose([row[0] for row in found["values"]], TABLE["age"][:3], rtol=1e-6)
 
 
 def test_what_takes_the_place_of_a_category_must_be_said():

@@ -52,10 +52,11 @@ def read(x: Any, y: Any, max_samples: int, *, need_labels: bool = False) -> Samp
     Raises:
         ValueError: If there are no samples, the lengths differ, or `y` holds no classes.
     """
-    if any(map(_is_text, keras.tree.flatten(x))):
+    if any(isinstance(leaf, str) for leaf in keras.tree.flatten(x)):
         raise ValueError(
-            "Expected numbers as `x`. Received: texts. Give their token ids, as "
-            "`keras_explain.features.Tokens(tokenizer=...).ids(texts)` makes them."
+            "Expected arrays as `x`. Received: a list of texts. Give their token ids, as "
+            "`keras_explain.features.Tokens(tokenizer=...).ids(texts)` makes them, or for a model "
+            "that takes texts itself an array, `np.array(texts)`."
         )
     arrays = _is_nest_of_arrays(x)
     x, found, total = _from_arrays(x, max_samples) if arrays else _from_batches(x, max_samples)
@@ -97,10 +98,6 @@ def class_labels(y: Any) -> Labels:
 
 def _are_indices(y: np.ndarray) -> bool:
     return bool(((y >= 0) & (y <= LARGEST) & (y == np.floor(y))).all())
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) or getattr(getattr(value, "dtype", None), "kind", "") == "U"
 
 
 def _is_nest_of_arrays(x: Any) -> bool:

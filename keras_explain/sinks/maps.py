@@ -155,7 +155,7 @@ def _alone(one: explained.Explained, names: list[str] | None, vocabulary: Any) -
 
 def _side_by_side(inputs: list[explained.Explained]) -> Shown:
     maps = [_by_class(one, one.values) for one in inputs]
-    x = [_over(one.x, part.ndim - 1) for one, part in zip(inputs, maps, strict=True)]
+    x = [_over(_numbers(one.x), part.ndim - 1) for one, part in zip(inputs, maps, strict=True)]
     names = []
     for one, part in zip(inputs, x, strict=True):
         count = part[0].size
@@ -171,6 +171,8 @@ def _side_by_side(inputs: list[explained.Explained]) -> Shown:
 
 def _words(one: explained.Explained, vocabulary: Any) -> list[list[str]]:
     """The words of each text up to the last id that is not 0, which is padding."""
+    if one.x.dtype.kind == "U":
+        return [[str(text) for text in row] for row in one.x]
     word_of = word_finder(vocabulary)
     found = []
     for row, ids in enumerate(one.x):
@@ -180,6 +182,11 @@ def _words(one: explained.Explained, vocabulary: Any) -> list[list[str]]:
         else:
             found.append([word_of(int(id_)) for id_ in used])
     return found
+
+
+def _numbers(x: Any) -> Any:
+    """An input as numbers, of which the events are made: NaN for text."""
+    return np.full(x.shape, np.nan, np.float32) if x.dtype.kind == "U" else x
 
 
 def _by_class(one: explained.Explained, values: Any) -> Any:
