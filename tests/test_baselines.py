@@ -191,7 +191,6 @@ def test_a_baseline_for_each_input(two_inputs):
         ({"b": 1.0, "a": own}, {"a": own, "b": 1.0}),
         ({"a": 2, "b": baselines.Mean(data)}, {"a": 2, "b": data.mean(axis=0, dtype=np.float64)}),
         ({"a": own[0], "b": data[:3]}, {"a": own[0], "b": data[:3]}),
-        ([own, baselines.Constant(1.0)], {"a": own, "b": 1.0}),  # in the order of the names
     ]:
         explainer = kx.IntegratedGradients(steps=2, baseline=baseline)
         explained = explainer(model, x, 1, batch_size=2).values

@@ -196,7 +196,7 @@ def test_columns_beside_those_that_the_model_takes():
     explainer = kx.FeatureAblation(background=table)
     expected = kx.FeatureAblation(background=frame())(MODELS["columns"], dict(frame()))
     check.assert_same(explainer(MODELS["columns"], table), expected, exactly=True)
-    with complaint(ValueError, "'other'", "<U1", "`background`"):
+    with complaint(ValueError, "'other'", "columns of `x`", "`background`"):
         kx.FeatureAblation(background=table)(MODELS["table"], frame())
 
 
@@ -508,3 +508,61 @@ def test_shares_that_are_no_numbers():
         for value in (None, "a", (2, 2)):
             with complaint(ValueError, f"`{name}`", repr(value)):
                 cls(**{name: value})
+
+
+# Tables, lists and names that could be taken for others
+
+
+def shuffled():
+    return frame()[["vip", "score", "years", "member", "kids", "income"]]
+
+
+AGAINST = {
+    "background": lambda table: kx.KernelSHAP(background=table),
+    "inside": lambda table: kx.SmoothGrad(explainer=kx.GradientSHAP(background=table, samples=2)),
+    "mean": lambda table: kx.IntegratedGradients(baseline=kx.baselines.Mean(table)),
+    "rows": lambda table: kx.DeepLIFT(baseline=table.assign(income=9.0)),
+}
+
+
+@pytest.mark.parametrize("make", AGAINST.values(), ids=AGAINST)
+def test_columns_are_found_by_their_names(make):
+    model, table = table_model(), frame()
+    expected = make(table)(model, table, 1)
+    check.assert_same(make(shuffled())(model, table, 1), expected, exactly=True)
+    with complaint(ValueError, "columns of `x`", "'years'", "'age'"):
+        make(table.rename(columns={"years": "age"}))(model, table, 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda parts: kx.KernelSHAP(background=parts),
+        lambda parts: kx.DeepSHAP(background=parts),
+        lambda parts: kx.IntegratedGradients(baseline=parts),
+        lambda parts: kx.FeatureAblation(features=[kx.features.Columns()] * len(parts)),
+    ],
+)
+def test_several_inputs_by_name_take_no_list(make):
+    model, x = column_model(), by_column(frame())
+    with complaint(ValueError, "by name", "'years'", "Received: a "):
+        make(list(x.values()))(model, x, 1)
+
+
+def test_the_mean_of_data_with_gaps_says_where_they_are():
+    rows = np.ones((5, 3), "float32")
+    rows[3, 1] = np.nan
+    with complaint(ValueError, "baseline data", "1 of 5 rows, the first at row 3"):
+        kx.baselines.Mean(rows)
+
+
+def test_what_the_fuzz_found():
+    table = models.get("tabular")
+    with complaint(ValueError, "clustering", "<U"):
+        kx.PartitionSHAP(clustering="a")(table.model, table.x)
+    bounds = kx.DeepTaylor(low=(np.full(5, -4.0),), high=(np.full(5, 4.0),))
+    one = kx.DeepTaylor(low=-4.0, high=4.0)(table.model, table.x)
+    check.assert_same(bounds(table.model, table.x), one)
+    picture = np.full((1, 8, 8, 3), np.nan, "float32")
+    with complaint(ValueError, "pictures without NaN", "Patches(8)"):
+        kx.features.Segments().numbered(picture)

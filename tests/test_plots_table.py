@@ -69,6 +69,15 @@ class TestBars:
             *("lowers the score", "raises the score"),
         ]
 
+    def test_values_without_a_sign_raise_and_lower_nothing(self):
+        model, x = models.get("tabular").model, models.get("tabular").x
+        for explainer in (kx.Saliency(), kx.SquareGrad(samples=2), kx.SobolAttribution()):
+            texts = texts_of(explainer(model, x).plot())
+            assert texts[-1] == "how much it matters"
+            assert not any(text.startswith("+") or text == "raises the" for text in texts)
+        texts = texts_of(kx.Saliency(absolute=False)(model, x).plot())
+        assert texts[-2:] == ["lowers the score", "raises the score"]
+
     def test_the_others_are_summed(self):
         values = np.arange(1, 61, dtype=np.float32)[None] * np.where(np.arange(60) % 2, -1, 1)
         figure = explained(values).plot(max_features=4)

@@ -150,10 +150,12 @@ def texts_model():
 
 def test_the_advice_for_words_works():
     model, texts = texts_model(), np.array([["good film"], ["bad film film"], ["a film"]])
-    with complaint(ValueError, "TextVectorization", "keras.Model(vectorizer.output, model.output)"):
+    with complaint(
+        ValueError, "TextVectorization", "keras.Model(vectorizer.output, model.outputs)"
+    ):
         kx.Saliency()(model, texts, 1)
     words = model.get_layer("words")
-    behind = keras.Model(words.output, model.output)
+    behind = keras.Model(words.output, model.outputs)
     ids = words(keras.ops.convert_to_tensor(texts))
     found = kx.InputXGradient()(behind, ids, 1)
     assert found.values.shape == (3, 4)

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,24 +68,56 @@ def columns(table: Any) -> list[tuple[Any, Any]]:
     return [(name, at[:, i]) for i, name in enumerate(table.columns)]
 
 
+def names_of(table: Any) -> tuple[str, ...] | None:
+    """The names of a table's columns; None of no table, or where they are no different strings."""
+    if not is_table(table):
+        return None
+    names = tuple(name for name in table.columns if isinstance(name, str))
+    return names if len(set(names)) == len(table.columns) else None
+
+
 def named_columns(table: Any, name: str) -> dict[str, np.ndarray] | None:
     """The columns by name, arrays `[N]`; None where their names are no different strings."""
-    found = columns(table)
-    names = {name for name, _ in found if isinstance(name, str)}
-    if len(names) != len(found):
+    if names_of(table) is None:
         return None
-    return {key: plain(column, f"column {key!r} of {name}") for key, column in found}
+    return {key: plain(part, f"column {key!r} of {name}") for key, part in columns(table)}
 
 
-def stacked(named: dict[str, Any], name: str) -> np.ndarray | None:
-    """Columns `[N]` by name as a table `[N, columns]`; None where they are no columns.
+def order_of(names: Sequence[str], wanted: Sequence[str] | None, name: str) -> list[int]:
+    """The position of each wanted column among those of a table; without any, they stay.
 
     Raises:
-        ValueError: Some of them hold texts.
+        ValueError: The table has other columns.
+    """
+    if wanted is None:
+        return list(range(len(names)))
+    if sorted(names) != sorted(wanted):
+        raise ValueError(
+            f"Expected {name} with the columns of `x`, {', '.join(map(repr, wanted))}. "
+            f"Received: {', '.join(map(repr, names))}."
+        )
+    return [list(names).index(column) for column in wanted]
+
+
+def stacked(
+    named: dict[str, Any], name: str, wanted: Sequence[str] | None = None
+) -> np.ndarray | None:
+    """Columns `[N]` by name as a table `[N, columns]`; None where they are no columns.
+
+    Args:
+        named: The columns.
+        name: What an error calls them.
+        wanted: Their names in the order of the result; by default as they come.
+
+    Raises:
+        ValueError: Some of them hold texts, or they are not the wanted ones.
     """
     shapes = {np.shape(part) if is_array(part) else () for part in named.values()}
     alike = len(shapes) == 1 and len(next(iter(shapes))) == 1
-    return _joined(list(named.items()), name) if alike else None
+    if not alike:
+        return None
+    found = list(named.items())
+    return _joined([found[i] for i in order_of(list(named), wanted, name)], name)
 
 
 def _joined(found: list[tuple[Any, Any]], name: str) -> np.ndarray:

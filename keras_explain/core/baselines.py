@@ -135,16 +135,26 @@ class Mean(Baseline, kw_only=False):
     Args:
         data: The data set.
         axes: The axes of the places. By default, the model's layers say.
+        columns: The names of the columns of a table. By default those that the data comes with.
     """
 
     data: Any = None
     axes: tuple[int, ...] | None = None
+    columns: tuple[str, ...] | None = None
     makes_ids = False
 
     def __post_init__(self) -> None:
         if self.data is not None:
+            object.__setattr__(self, "columns", self.columns or arrays.names_of(self.data))
             object.__setattr__(self, "data", _mean(self.data))
         super().__post_init__()
+
+    def arranged(self, columns: tuple[str, ...] | None) -> "Mean":
+        """The same with its columns in the order of those of the input."""
+        if self.columns is None or columns is None:
+            return self
+        order = arrays.order_of(self.columns, columns, "baseline data")
+        return self.replace(data=self.data[:, order], columns=columns)
 
     def along(self, axes: tuple[int, ...]) -> Baseline:
         return self if self.axes or self.data is not None else self.replace(axes=axes)
@@ -161,7 +171,6 @@ class Mean(Baseline, kw_only=False):
     def check(self, x: np.ndarray) -> None:
         if self.data is None:
             return
-        check_finite(self.data, "baseline data")
         if self.data.shape[1:] != x.shape[1:] and not (self.data.ndim == 1 and x[0].size == 1):
             raise ValueError(
                 f"Expected baseline data of shape (N, {', '.join(map(str, x.shape[1:]))}). "
@@ -182,6 +191,7 @@ def _mean(data: Any) -> np.ndarray:
             "Expected numbers [N, ...] as baseline data. "
             f"Received: dtype {rows.dtype}, shape {rows.shape}."
         )
+    check_finite(rows, "baseline data")
     return np.asarray(np.mean(rows, axis=0, keepdims=True, dtype=np.float64), np.float32)
 
 
@@ -284,19 +294,21 @@ def _listed(nest: Nest) -> str:
     return f" ({', '.join(map(repr, nest))})" if isinstance(nest, dict) else ""
 
 
-def settled(baseline: Any, x: Nest) -> Any:
+def settled(baseline: Any, x: Nest, columns: tuple[str, ...] | None = None) -> Any:
     """A baseline of which the columns of a table, or lists of numbers, are an array.
+
+    They are in the order of the `columns` that `x` was given with.
 
     To be asked for on the host, before `per_input` is in a graph.
     """
     if not isinstance(x, np.ndarray):
         return baseline
     if isinstance(baseline, dict):
-        table = arrays.stacked(baseline, "`baseline`")
+        table = arrays.stacked(baseline, "`baseline`", columns)
         return baseline if table is None else table
     if isinstance(baseline, (list, tuple)) and len(baseline) != 1:
         return arrays.plain(baseline, "`baseline`")
-    return baseline
+    return baseline.arranged(columns) if isinstance(baseline, Mean) else baseline
 
 
 def per_input(baseline: Any, x: Nest) -> list[Baseline]:

@@ -60,11 +60,18 @@ def several(name: str, value: Any, kind: Any = int, above: float = -math.inf) ->
 
 
 def same_names(what: str, given: Any, x: Any) -> None:
-    """Raises a `ValueError` where a dict meant for a dict of inputs has other keys."""
-    if isinstance(given, dict) and isinstance(x, dict) and set(given) != set(x):
+    """Raises a `ValueError` where parts of a dict of inputs have other keys, or several have none.
+
+    Their order would be a guess.
+    """
+    if not isinstance(x, dict):
+        return
+    unnamed = isinstance(given, (list, tuple)) and len(given) == len(x) > 1
+    if unnamed or (isinstance(given, dict) and set(given) != set(x)):
+        received = f"a {type(given).__name__}" if unnamed else ", ".join(map(repr, given))
         raise ValueError(
-            f"Expected {what} for the inputs {', '.join(map(repr, x))}. "
-            f"Received: {', '.join(map(repr, given))}."
+            f"Expected {what} by name, for the inputs {', '.join(map(repr, x))}. "
+            f"Received: {received}."
         )
 
 

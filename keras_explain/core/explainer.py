@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import baselines, checks, chunks, finite, inputs
+from keras_explain.core import arrays, baselines, checks, chunks, finite, inputs
 from keras_explain.core.config import Config, deserialize, known_classes
 from keras_explain.core.explanation import Explanation
 from keras_explain.core.forward import Forward
@@ -79,10 +79,11 @@ class Explainer(Config, abc.ABC):
         Raises:
             ValueError: The input, the target or the configuration does not fit the model.
         """
+        columns = arrays.names_of(x)
         x, more = (x, {}) if inputs.takes_text(model) else self.encode(x)
         x = inputs.checked(model, x, missing=self.takes_missing)
         target = as_target(target)
-        explainer = with_data(self, model, x)
+        explainer = with_data(self, model, x, columns)
         explainer.check(x)
         _check_seed(seed)
         opened, layer = OpenModel.of(model), (explainer.explained_layer, explainer.explained_call)
@@ -191,6 +192,11 @@ class Explainer(Config, abc.ABC):
         as a gradient is, or None where it is none of these. See `precision.reliable`.
         """
         return "score" if self.measured_from is not None else None
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the sign of a value says what raises the score and what lowers it."""
+        return True
 
     def afterwards(self, x: Nest, result: dict[str, Any], share: chunks.Share) -> dict[str, Any]:
         """Parts of the result made anew in NumPy, after the graph, such as regions of a picture.
@@ -346,17 +352,24 @@ def _without_arguments(cls: Any) -> Explainer:
     return cls()
 
 
-def with_data(config: Any, model: keras.Model, x: Nest) -> Any:
-    """A configuration whose background, also of one inside it, is converted as `x` is."""
+def with_data(
+    config: Any, model: keras.Model, x: Nest, columns: tuple[str, ...] | None = None
+) -> Any:
+    """A configuration whose background, also of one inside it, is converted as `x` is.
+
+    Its columns come in the order of the `columns` that `x` was given with.
+    """
     if isinstance(config, tuple):
-        return tuple(with_data(item, model, x) for item in config)
+        return tuple(with_data(item, model, x, columns) for item in config)
     if not isinstance(config, Explainer):
         return config
 
     def converted(name: str, value: Any) -> Any:
         if name == "background" and value is not None:
-            return inputs.rows_like(model, value, x, "`background`")
-        return baselines.settled(value, x) if name == "baseline" else with_data(value, model, x)
+            return inputs.rows_like(model, value, x, "`background`", columns)
+        if name == "baseline":
+            return baselines.settled(value, x, columns)
+        return with_data(value, model, x, columns)
 
     return config.mapped(converted)
 

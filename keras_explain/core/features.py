@@ -228,6 +228,11 @@ class Segments(Features, kw_only=False):
         return np.stack([_renumbered(labels) for labels in self.labels])
 
     def _cut(self, picture: np.ndarray) -> np.ndarray:
+        if not np.isfinite(picture).all():
+            raise ValueError(
+                "Expected pictures without NaN to cut them into segments. Received: NaN. Give "
+                "`features=keras_explain.features.Patches(8)`, or segments as a label map."
+            )
         options = tuple(sorted({**_OPTIONS[self.method], **(self.options or {})}.items()))
         what = picture.tobytes(), picture.shape, picture.dtype.str
         return _segments(*what, self.method, options)

@@ -82,15 +82,18 @@ def takes_text(model: keras.Model) -> bool:
     )
 
 
-def rows_like(model: keras.Model, rows: Nest, x: Nest, name: str) -> Nest:
+def rows_like(
+    model: keras.Model, rows: Nest, x: Nest, name: str, columns: tuple[str, ...] | None = None
+) -> Nest:
     """Rows like those of a converted `x`, converted as it was.
 
-    A configuration keeps a table as its columns: for a model that takes one array, they become it.
+    A configuration keeps a table as its columns: for a model that takes one array, they become it,
+    in the order of the `columns` that `x` was given with.
     """
     if isinstance(rows, dict) and isinstance(x, dict) and set(x) < set(rows):
         rows = {key: rows[key] for key in x}
     elif isinstance(rows, dict) and isinstance(x, np.ndarray):
-        table = arrays.stacked(rows, name)
+        table = arrays.stacked(rows, name, columns)
         return converted(model, rows if table is None else table, name)
     return converted(model, rows, name)
 

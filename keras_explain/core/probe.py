@@ -866,7 +866,7 @@ def _per_entry(values: Tensor, x: Tensor) -> Tensor:
         raise ValueError(
             f"Expected numbers for each text {tuple(x.shape)}, to attribute to. Received: "
             f"{tuple(values.shape)}, as a TextVectorization makes of words. Explain what is behind "
-            "it: `keras.Model(vectorizer.output, model.output)` with `vectorizer(texts)` as x."
+            "it: `keras.Model(vectorizer.output, model.outputs)` with `vectorizer(texts)` as x."
         )
     return values
 

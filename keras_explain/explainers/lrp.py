@@ -164,8 +164,10 @@ class DeepTaylor(_Relevance):
     high: Any = None
 
     def __post_init__(self) -> None:
+        box = rules.ZBox(self.low, self.high)  # checks them
+        object.__setattr__(self, "low", box.low)
+        object.__setattr__(self, "high", box.high)
         super().__post_init__()
-        rules.ZBox(self.low, self.high)  # checks them
 
     @property
     def composite(self) -> Composite:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from keras import tree
 
+from keras_explain.core import arrays, checks
 from keras_explain.core import background as backgrounds
-from keras_explain.core import checks
 from keras_explain.core.chunks import Share
 from keras_explain.core.features import Columns, Features, Pixels
 from keras_explain.core.masking import Perturbation, placed, seen
@@ -81,11 +81,11 @@ class PartitionSHAP(Perturbation):
     def _check_clustering(self, count: int) -> None:
         from scipy.cluster.hierarchy import is_valid_linkage
 
-        clustering = np.asarray(self.clustering, np.float64)
-        if clustering.shape != (count - 1, 4):
+        clustering = arrays.plain(self.clustering, "`clustering`")
+        if clustering.dtype.kind == "U" or clustering.shape != (count - 1, 4):
             raise ValueError(
                 f"Expected a clustering of {count} features, of shape {(count - 1, 4)}. "
-                f"Received: clustering of shape {clustering.shape}."
+                f"Received: clustering of shape {clustering.shape}, dtype {clustering.dtype}."
             )
         if count > 1 and not is_valid_linkage(clustering):
             raise ValueError(

@@ -27,6 +27,10 @@ class Saliency(Attribution):
     def unit(self) -> Unit | None:
         return "score per input"
 
+    @property
+    def is_signed(self) -> bool:
+        return not self.absolute
+
     def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
         gradient = probe.gradient(x, target)
         return tree.map_structure(ops.absolute, gradient) if self.absolute else gradient

@@ -15,6 +15,8 @@ from keras_explain.core.precision import Unit, rounding
 class _Sensitivity(Coalitions, abc.ABC):
     """What both share: a coarse grid over pictures, and nothing is made of rounding."""
 
+    is_signed = False
+
     @property
     def unit(self) -> Unit | None:
         return None  # shares of variance

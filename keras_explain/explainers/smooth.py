@@ -52,6 +52,10 @@ class _Noisy(Explainer, abc.ABC):
         return self.explainer.unit
 
     @property
+    def is_signed(self) -> bool:
+        return type(self.reduce) is Mean and self.explainer.is_signed
+
+    @property
     def of_the_point(self) -> bool:
         return self.explainer.of_the_point
 

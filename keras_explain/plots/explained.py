@@ -53,6 +53,7 @@ class Explained:
     gaps: npt.NDArray[np.float64] | None  # [n * K]: what the values leave unexplained
     features: npt.NDArray[Any] | None  # [n * K, ...]: the feature of each place, -1 for none
     words: npt.NDArray[Any] | None  # [n, T]
+    is_signed: bool  # whether signs say what raises the score and what lowers it
 
     def __str__(self) -> str:
         return f"inputs {self.x.shape} with {self.targets} target(s)"
@@ -243,6 +244,7 @@ def _one_input(
         gaps=rows(notes.completeness_gaps(explanation)),
         features=None if features is None else _channels_last(rows(features), layout),
         words=None if words is None else words[:max_samples],
+        is_signed=explanation.explainer.is_signed,
     )
 
 

@@ -105,8 +105,11 @@ class TableSection(Panels):
         return bottom
 
     def legend(self, sheet: Sheet, x: float, y: float, width: float) -> None:
-        words = ("lowers the score", "raises the score")
-        sheet.key(x, y, width, list(zip(render.sign_colours(), words, strict=True)))
+        lower, raised = render.sign_colours()
+        keys = [(lower, "lowers the score"), (raised, "raises the score")]
+        if not self.explained.is_signed:
+            keys = [(raised, "how much it matters")]
+        sheet.key(x, y, width, keys)
 
     def _features(self, row: int) -> list[Feature]:
         sample = self.explained.sample(row)
@@ -128,10 +131,11 @@ class TableSection(Panels):
     def _lines(self) -> list[list[_Line]]:
         """The lines of each panel."""
         rows = range(len(self.explained.scores))
+        spelled = _signed if self.explained.is_signed else number
         if self.show == "waterfall":
             return [_waterfall(self.explained, row, self.features(row)) for row in rows]
         return [
-            [_Line(f.name, f.given, 0.0, _finite(f.value), _signed(f.value)) for f in features]
+            [_Line(f.name, f.given, 0.0, _finite(f.value), spelled(f.value)) for f in features]
             for features in map(self.features, rows)
         ]
 
