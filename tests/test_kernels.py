@@ -115,6 +115,8 @@ FORMS = {
         lambda x: ops.mean(x, axis=1),
     ),
 }
+if not hasattr(ops.image, "extract_patches_3d"):  # before Keras 3.13
+    del FORMS["patches of volumes"]
 
 
 def at_first(form):
