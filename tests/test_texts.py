@@ -148,6 +148,12 @@ def texts_model():
     return models.made(x, layers.Dense(2)(layers.Flatten()(h)))
 
 
+def test_a_map_of_words_does_not_lie_over_their_text():
+    """One number a text would be the mean over its words."""
+    with complaint(ValueError, "an input with 1 spatial axes to lay the map over"):
+        kx.GradCAM()(texts_model(), np.array([["good film"], ["bad film film"]]), 1)
+
+
 def test_the_advice_for_words_works():
     model, texts = texts_model(), np.array([["good film"], ["bad film film"], ["a film"]])
     with complaint(

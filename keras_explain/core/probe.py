@@ -430,7 +430,8 @@ class Probe:
 
     def _below(self, spatial: int, behind: list[int]) -> int | None:
         """The input below maps of so many axes: one that leads to them, with as many of places."""
-        leaves = list(enumerate(zip(self.layouts, self._sites.inputs, strict=True)))
+        parts = zip(self.layouts, self._sites.inputs, tree.flatten(self.inputs), strict=True)
+        leaves = [(i, (at, ids)) for i, (at, ids, x) in enumerate(parts) if x.dtype != "string"]
         suited = [i for i, (at, _) in leaves if at.rank in (spatial + 1, spatial + 2)]
         alike = [i for i, (at, ids) in leaves if len(at.axes) == spatial and (at.rank > 2 or ids)]
         several = [i for i in alike if i in behind]
