@@ -319,7 +319,7 @@ def test_one_word_an_input():
     assert kx.Saliency()(model, x, 1, data_format=words).channels == (1, None)
     words = {"a": None, "b": LAST}
     assert kx.Saliency()(model, x, 1, data_format=words).channels == (-1, -1)
-    with pytest.raises(ValueError, match="Expected data formats for the inputs 'a', 'b'"):
+    with pytest.raises(ValueError, match="Expected data formats by name, for the inputs 'a', 'b'"):
         kx.Saliency()(model, x, 1, data_format={"a": FIRST})
     with pytest.raises(ValueError, match="Expected `data_format` to be one of 'channels_last'"):
         kx.Saliency()(model, x, 1, data_format="NCHW")

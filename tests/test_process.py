@@ -15,7 +15,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-import sklearn.linear_model  # noqa: F401 - its first import adds a filter of warnings
+import sklearn.linear_model  # noqa: F401 - its first import adds filters of warnings
 import tensorflow as tf
 
 import keras_explain as kx
@@ -130,6 +130,7 @@ SPECIAL = {
         lambda: kx.LIME(samples=20, top_features=2, selection="lasso_path"),
         "tabular",
     ),
+    "lasso": (lambda: kx.LIME(samples=20, regression="lasso", alpha=0.001), "tabular"),
     "half_precision": (lambda: kx.IntegratedGradients(steps=2), "mixed_bfloat16"),
 }
 

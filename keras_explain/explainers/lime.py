@@ -117,20 +117,25 @@ class LIME(Coalitions):
     def _regressed(
         self, z: np.ndarray, y: np.ndarray, weights: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        from sklearn.linear_model import Lasso, LinearRegression
+        from sklearn.linear_model import Lasso
 
         if z.shape[1] == 0:
             return np.zeros((0, y.shape[1])), np.average(y, axis=0, weights=weights)
         if self.alpha == 0:
-            return _fitted(LinearRegression(), z, y, weights)
+            w = np.linalg.lstsq(_centred(z, weights), _centred(y, weights))[0]
+            return w, _intercept(z, y, weights, w)
         if self.regression == "ridge":
             return _ridge(z, y, weights, self.alpha)
         w, b = np.zeros((z.shape[1], y.shape[1])), np.average(y, axis=0, weights=weights)
         varies = _centred(y, weights).any(axis=0)  # a lasso of what is constant does not converge
         if varies.any():
             # scikit-learn's lasso has half the mean of the squares where ours has their sum
-            model = Lasso(self.alpha / (2 * weights.sum()), tol=1e-6)
-            w[:, varies], b[varies] = _fitted(model, z, y[:, varies], weights)
+            model = Lasso(self.alpha / (2 * weights.sum()), tol=1e-6, random_state=0)
+            # Without the first it draws from NumPy's global generator; its checks of the input
+            # would change the process's filters of warnings for a moment.
+            model.fit(np.asfortranarray(z), y[:, varies], weights, check_input=False)
+            w[:, varies] = model.coef_.reshape(-1, z.shape[1]).T
+            b[varies] = model.intercept_
         return w, b
 
     def _selected(
@@ -155,23 +160,20 @@ def _ridge(
     centred = _centred(z, weights)
     gram = backend.matmul(centred.T, centred) + alpha * np.eye(z.shape[1])
     w = backend.solve(gram, backend.matmul(centred.T, _centred(y, weights)))
+    return w, _intercept(z, y, weights, w)
+
+
+def _intercept(z: np.ndarray, y: np.ndarray, weights: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """What is left of the means, `[n]`."""
     middle = np.average(z, axis=0, weights=weights)[None]
-    return w, np.average(y, axis=0, weights=weights) - backend.matmul(middle, w)[0]
-
-
-def _fitted(
-    model: Any, z: np.ndarray, y: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The weights `[M, n]` and intercepts `[n]` of a model of scikit-learn."""
-    model.fit(z, y, sample_weight=weights)
-    return model.coef_.reshape(-1, z.shape[1]).T, model.intercept_
+    return np.average(y, axis=0, weights=weights) - backend.matmul(middle, w)[0]
 
 
 def _explained(y: np.ndarray, fitted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The weighted R^2 of each column."""
-    from sklearn.metrics import r2_score
-
-    return r2_score(y, fitted, sample_weight=weights, multioutput="raw_values")
+    """The weighted R^2 of each column; of a constant 1 where it is met, else 0."""
+    left = weights @ np.square(y - fitted)
+    total = np.square(_centred(y, weights)).sum(axis=0)
+    return np.where(total > 0, 1 - left / np.where(total > 0, total, 1.0), left == 0)
 
 
 def _centred(array: np.ndarray, weights: np.ndarray) -> np.ndarray:
