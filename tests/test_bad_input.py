@@ -433,6 +433,23 @@ def test_token_ids_that_are_no_whole_numbers(kind):
             explain(kind, explainer, x=x | {"text": ids} if isinstance(x, dict) else ids)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rows: kx.KernelSHAP(background=rows),
+        lambda rows: kx.GradientSHAP(background=rows),
+        lambda rows: kx.IntegratedGradients(baseline=rows),
+        lambda rows: kx.DeepLIFT(baseline=kx.baselines.Given(rows[0])),
+    ],
+)
+def test_token_ids_that_take_the_place_of_others_are_whole(make):
+    case = models.get("tokens_int")
+    rows = case.x.astype("float32")
+    rows[0, 1] += 0.5
+    with complaint(ValueError, "whole numbers as token ids in `ba", ".5 in row"):
+        make(rows)(case.model, case.x)
+
+
 def test_numbers_that_become_token_ids_need_not_be_whole():
     x = keras.Input((3,))
     h = layers.Embedding(9, 4)(layers.Discretization([-0.5, 0.5, 1.5])(x))

@@ -88,6 +88,7 @@ class Explainer(Config, abc.ABC):
         _check_seed(seed)
         opened, layer = OpenModel.of(model), (explainer.explained_layer, explainer.explained_call)
         forward = Forward(opened, x, target, *layer, data_format=data_format)
+        _check_ids(explainer, forward.sites.ids)
         try:
             result = chunks.run(explainer, forward, target, batch_size, seed, progress)
         except finite.NotFiniteError as error:
@@ -372,6 +373,16 @@ def with_data(
         return with_data(value, model, x, columns)
 
     return config.mapped(converted)
+
+
+def _check_ids(explainer: Explainer, are_ids: list[bool]) -> None:
+    """Raises a `ValueError` where what takes the place of token ids is no whole numbers."""
+    for name in ("background", "baseline"):
+        parts = checks.flat(getattr(explainer, name, None))
+        for part, ids in zip(parts, are_ids, strict=False):
+            array = getattr(part, "values", part)
+            if ids and isinstance(array, np.ndarray):
+                inputs.check_ids(array, f"`{name}`")
 
 
 def _check_seed(seed: Any) -> None:

@@ -164,7 +164,7 @@ def _as_declared(array: np.ndarray, declared: Any) -> np.ndarray:
     return array.astype(np.float32) if as_number else array
 
 
-def check_ids(array: np.ndarray) -> None:
+def check_ids(array: np.ndarray, name: str = "`x`") -> None:
     """Raises a `ValueError` where token ids, which may come as floats, are no whole numbers."""
     if array.dtype.kind != "f":
         return
@@ -172,8 +172,8 @@ def check_ids(array: np.ndarray) -> None:
     if broken.any():
         row = int(np.nonzero(broken)[0][0])
         raise ValueError(
-            "Expected whole numbers as token ids, since they enter an Embedding. Received: "
-            f"{array[broken][0]} in row {row}."
+            f"Expected whole numbers as token ids in {name}, since they enter an Embedding. "
+            f"Received: {array[broken][0]} in row {row}."
         )
 
 
