@@ -1,6 +1,5 @@
 """A model's calls seen and replaced while one function is traced, and the model left in peace."""
 
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -412,15 +411,6 @@ def test_a_thread_may_predict_while_another_explains():
     for received in pause.result:
         np.testing.assert_allclose(received, expected, rtol=1e-5)
     check.assert_same(kx.Saliency()(model, pictures), explanation, exactly=True)
-
-
-@pytest.fixture
-def impatient():
-    """Threads take turns as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def at_once(functions):

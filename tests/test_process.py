@@ -96,14 +96,6 @@ def settings_of_blas():
     return [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
 
 
-@pytest.fixture
-def _impatient():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
-
-
 def explained(cls, kind):
     case = models.get(kind)
     rows = keras.tree.map_structure(lambda leaf: leaf[:3], case.x)
@@ -111,7 +103,7 @@ def explained(cls, kind):
 
 
 @pytest.mark.filterwarnings("ignore:.* is zero everywhere")
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("cls", check.explainer_classes(), ids=lambda cls: cls.__name__)
 def test_other_threads_see_no_change(cls):
     kind = "nested_twice" if cls is kx.CAM else "functional"
@@ -135,7 +127,7 @@ SPECIAL = {
 }
 
 
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("name", SPECIAL)
 def test_other_threads_see_no_change_where_it_was_needed(name):
     make, kind = SPECIAL[name]
@@ -148,7 +140,7 @@ def test_other_threads_see_no_change_where_it_was_needed(name):
     assert beside.traces == 1
 
 
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", ["mixed_bfloat16", "tokens_float", "regularized"])
 def test_other_threads_predict_and_save_the_same_model_meanwhile(kind):
     case = models.fresh(kind)
@@ -180,7 +172,7 @@ def test_other_threads_predict_and_save_the_same_model_meanwhile(kind):
     assert wrong == set()
 
 
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("impatient")
 def test_another_model_trains_meanwhile():
     histories = []
     for beside in (False, True):

@@ -60,12 +60,10 @@ class Ending:
             ValueError: It is not known what the output's numbers are.
         """
         if self.kind is Kind.UNKNOWN:
-            raise ValueError(
-                'Expected a model that returns probabilities or logits, for `of="probability"`: '
-                "one that ends in a softmax or a sigmoid, in numbers that are always within [0, "
-                "1], or in a weighted sum. Received: an output that ends in the operation "
-                f"{_last(self.y)!r}. Explain it as it is, by `keras_explain.targets.Regression` or "
-                '`of="logit"`, or give the formula, by `keras_explain.targets.Function`.'
+            raise self._unknown(
+                'probabilities or logits, for `of="probability"`',
+                "Explain it as it is, by `keras_explain.targets.Regression` or "
+                '`of="logit"`, or give the formula, by `keras_explain.targets.Function`.',
             )
         if self.kind is Kind.LOGITS:
             units = self.y.shape[-1] if len(self.y.shape) > 1 else 1
@@ -81,16 +79,21 @@ class Ending:
             ValueError: It is not known what the output's numbers are.
         """
         if self.kind is Kind.UNKNOWN:
-            raise ValueError(
-                "Expected a model that returns the scores of classes: one that ends in a softmax "
-                "or a sigmoid, in numbers that are always within [0, 1], or in a weighted sum. "
-                f"Received: an output that ends in the operation {_last(self.y)!r}. Where these "
-                "are logits, put `keras.layers.Activation('softmax')` (for one unit 'sigmoid') "
-                "behind the model."
+            raise self._unknown(
+                "the scores of classes",
+                "Where these are logits, put `keras.layers.Activation('softmax')` (for one unit "
+                "'sigmoid') behind the model.",
             )
         if self.activation is not None:
             return self.activation.name
         return "Probability" if self.kind is Kind.PROBABILITY else "Logits"
+
+    def _unknown(self, expected: str, remedy: str) -> ValueError:
+        return ValueError(
+            f"Expected a model that returns {expected}: one that ends in a softmax or a sigmoid, "
+            "in numbers that are always within [0, 1], or in a weighted sum. Received: an output "
+            f"that ends in the operation {_last(self.y)!r}. {remedy}"
+        )
 
     @property
     def hides_an_activation(self) -> bool:

@@ -533,31 +533,11 @@ class Probe:
                 as it does for the user's input.
             moves: As for `_forward`.
         """
-        replaced = replaced or {}
         calls: list[Call] = []
-        counts: dict[str, int] = {}
         moved: list[Moved] = []
-        model, paths = self._opened.model, self._opened.paths
-
-        def hook(node: Any, call: Callable, *args: Any, **kwargs: Any) -> Any:
-            output = call(*args, **kwargs)
-            if node is model:
-                return output
-            path = paths[id(node)]
-            number = counts[path] = counts.get(path, -1) + 1
-            if (path, number) in replaced:
-                parts, _ = self._padded(replaced[path, number])
-                for part, original in zip(parts, tree.flatten(output), strict=True):
-                    stand_in(part, original)
-                if (path, number) in (sites or ()):
-                    moved.extend(map(Moved, parts, tree.flatten(output)))
-                output = tree.pack_sequence_as(output, parts)
-            seen = [t for t in tree.flatten((args, kwargs)) if backend.is_here(t)]
-            if all(map(backend.is_here, tree.flatten(output))):
-                calls.append(Call(path, node, number, seen, output))
-            return output
-
+        hook = self._recorder(replaced or {}, sites or [], calls, moved)
         padded, rows = self._padded(inputs)
+        model = self._opened.model
         nodes = [model, *self._opened.nodes.values()]
         before = len(backend.operations())
         with intercept(nodes, hook, self._opened.zero_states()):
@@ -568,6 +548,36 @@ class Probe:
             raw, calls = self._decided(raw, calls, made, moved, moves)
         leaves = tree.flatten(padded)
         return Outputs(self._opened, raw, calls, rows, made, leaves, self.layouts)
+
+    def _recorder(
+        self,
+        replaced: dict[tuple[str, int], list[Tensor]],
+        sites: list[tuple[str, int]],
+        calls: list[Call],
+        moved: list[Moved],
+    ) -> Callable:
+        """A hook that replaces outputs of calls, and notes the calls and what moved at sites."""
+        counts: dict[str, int] = {}
+
+        def hook(node: Any, call: Callable, *args: Any, **kwargs: Any) -> Any:
+            output = call(*args, **kwargs)
+            if node is self._opened.model:
+                return output
+            path = self._opened.paths[id(node)]
+            number = counts[path] = counts.get(path, -1) + 1
+            if (path, number) in replaced:
+                parts, _ = self._padded(replaced[path, number])
+                for part, original in zip(parts, tree.flatten(output), strict=True):
+                    stand_in(part, original)
+                if (path, number) in sites:
+                    moved.extend(map(Moved, parts, tree.flatten(output)))
+                output = tree.pack_sequence_as(output, parts)
+            seen = [t for t in tree.flatten((args, kwargs)) if backend.is_here(t)]
+            if all(map(backend.is_here, tree.flatten(output))):
+                calls.append(Call(path, node, number, seen, output))
+            return output
+
+        return hook
 
     def _padded(self, inputs: Nest) -> tuple[Nest, Tensor | None]:
         size = self._opened.fixed_batch

@@ -46,7 +46,7 @@ class EventFile:
     def __init__(self, directory: str) -> None:
         self.samples: set[bytes] = set()
         self._size = self._events = self._kept = 0
-        with write_errors():
+        with _write_errors():
             tf.io.gfile.makedirs(directory)
             self._path = os.path.join(directory, _next_name(tf.io.gfile.listdir(directory)))
             self._writer = tf.io.TFRecordWriter(self._path)
@@ -83,7 +83,7 @@ class EventFile:
         Raises:
             WriteError: It is not.
         """
-        with write_errors():
+        with _write_errors():
             self._writer.flush()
         self.check()
         self._kept = self._events
@@ -94,7 +94,7 @@ class EventFile:
         Raises:
             WriteError: It is not.
         """
-        with write_errors():
+        with _write_errors():
             found = tf.io.gfile.stat(self._path).length
         if found != self._size:
             raise WriteError(f"{self._path} has {found} bytes in place of {self._size}")
@@ -105,7 +105,7 @@ class EventFile:
         Raises:
             WriteError: It can't be closed.
         """
-        with write_errors():
+        with _write_errors():
             self._writer.close()
             if self._kept <= 1:
                 tf.io.gfile.remove(self._path)
@@ -137,10 +137,31 @@ class EventFile:
 
     def _write(self, event: Any) -> None:
         record = event.SerializeToString()
-        with write_errors():
+        with _write_errors():
             self._writer.write(record)
         self._size += len(record) + _FRAME
         self._events += 1
+
+
+def new_directory(log_dir: str) -> str:
+    """The first of `copy_1`, `copy_2`, ... that is not there, made by nobody else."""
+    with _write_errors():
+        tf.io.gfile.makedirs(log_dir)
+        paths = (os.path.join(log_dir, f"copy_{number}") for number in itertools.count(1))
+        return next(filter(_is_made, paths))
+
+
+def _is_made(path: str) -> bool:
+    """Makes a directory; False where it was there, which TensorFlow would not say."""
+    if "://" in path:
+        new = not tf.io.gfile.exists(path)
+        tf.io.gfile.makedirs(path)
+        return new
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _next_name(names: list[str]) -> str:
@@ -152,7 +173,7 @@ def _next_name(names: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def write_errors() -> Iterator[None]:
+def _write_errors() -> Iterator[None]:
     """Raises a `WriteError` for an error of TensorFlow's."""
     try:
         yield

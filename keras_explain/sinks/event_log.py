@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
-
 from keras_explain.sinks.background import Background
-from keras_explain.sinks.event_file import EventFile, WriteError, write_errors
+from keras_explain.sinks.event_file import EventFile, WriteError, new_directory
 
 Job = Callable[[EventFile], None]
 
@@ -134,7 +131,7 @@ class Place:
     def events(self) -> EventLog:
         """The events there; the place of a copy is taken now."""
         if self.directory is None:
-            self.directory = os.path.join(_new_directory(self._log_dir), "explain")
+            self.directory = os.path.join(new_directory(self._log_dir), "explain")
         return events_in(self.directory)
 
     def open(self) -> None:
@@ -150,27 +147,6 @@ class Place:
                 "Expected a `log_dir` in which files can be made. "
                 f"Received: log_dir={self._log_dir!r}. {error}. Give another one, or make room."
             ) from error
-
-
-def _new_directory(log_dir: str) -> str:
-    """The first of `copy_1`, `copy_2`, ... that is not there, made by nobody else."""
-    with write_errors():
-        tf.io.gfile.makedirs(log_dir)
-        paths = (os.path.join(log_dir, f"copy_{number}") for number in itertools.count(1))
-        return next(filter(_is_made, paths))
-
-
-def _is_made(path: str) -> bool:
-    """Makes a directory; False where it was there, which TensorFlow would not say."""
-    if "://" in path:
-        new = not tf.io.gfile.exists(path)
-        tf.io.gfile.makedirs(path)
-        return new
-    try:
-        os.mkdir(path)
-    except FileExistsError:
-        return False
-    return True
 
 
 def directory_name(log_dir: Any) -> str:
