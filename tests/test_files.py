@@ -121,3 +121,14 @@ def test_without_permission(what, tmp_path):
     tmp_path.chmod(0o700)
     assert path.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_who_reads_the_file_before_reads_it_to_the_end(tmp_path):
+    """It is moved into place: no moment has half of each."""
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with open(path, encoding="utf-8") as reader:
+        with files.written(path, text=True) as file:
+            file.write("after")
+        assert reader.read() == "before"
+    assert path.read_text() == "after"

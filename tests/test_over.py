@@ -216,3 +216,12 @@ def test_two_pictures_are_drawn_below_each_other(two_pictures):
     said = [text.get_text() for axes in figure.axes for text in axes.texts]
     said += [text.get_text() for text in figure.texts]
     assert {"rgb", "depth"} <= set(said)
+
+
+@pytest.mark.parametrize(("where", "axis"), [("channels_first", 1), ("channels_last", -1)])
+def test_values_at_a_layer_say_where_its_channels_are(where, axis):
+    given = keras.Input((3, 6, 5) if axis == 1 else (6, 5, 3))
+    h = keras.layers.Conv2D(2, 3, data_format=where, name="conv")(given)
+    model = keras.Model(given, keras.layers.Dense(2)(keras.layers.Flatten()(h)))
+    x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    assert kx.InputXGradient(layer="conv")(model, x, 1).layer_channels == axis
