@@ -13,8 +13,8 @@ import tensorflow as tf
 
 import keras_explain as kx
 from keras_explain import backend
-from keras_explain.core.forward import default_batch_size
-from keras_explain.core.opened import CACHE
+from keras_explain.core.model.forward import default_batch_size
+from keras_explain.core.model.opened import CACHE
 
 Work = Callable[[], object]
 STEPS = 50

@@ -14,7 +14,7 @@ from sklearn.datasets import load_breast_cancer
 
 import keras_explain as kx
 from benchmarks.subjects import mobilenet, small_cnn
-from keras_explain.core.forward import default_batch_size
+from keras_explain.core.model.forward import default_batch_size
 
 L = keras.layers
 Work = Callable[[], object]

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_explain import callbacks, plots, sinks, trees
-    from keras_explain.core import baselines, features, rules, targets
+    from keras_explain.core.data import baselines
     from keras_explain.core.explainer import Explainer, get
-    from keras_explain.core.explanation import Explanation
+    from keras_explain.core.graph import rules
+    from keras_explain.core.hiding import features
+    from keras_explain.core.model import targets
+    from keras_explain.core.record.explanation import Explanation
     from keras_explain.explainers import (
         CAM,
         LIME,
@@ -114,19 +117,19 @@ __all__ = [
 
 _HOMES = {
     "Explainer": "core.explainer",
-    "Explanation": "core.explanation",
+    "Explanation": "core.record.explanation",
     "TreeRegularization": "trees",
     "get": "core.explainer",
     "report": "tensorboard.report",
 }
 _MODULES = {
-    "baselines": "core.baselines",
+    "baselines": "core.data.baselines",
     "callbacks": "callbacks",
-    "features": "core.features",
+    "features": "core.hiding.features",
     "plots": "plots",
-    "rules": "core.rules",
+    "rules": "core.graph.rules",
     "sinks": "sinks",
-    "targets": "core.targets",
+    "targets": "core.model.targets",
     "trees": "trees",
 }
 

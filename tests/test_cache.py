@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 import keras_explain as kx
-from keras_explain.core import opened as opened_models
+from keras_explain.core.model import opened as opened_models
 from tests import check, models
 
 SIGNED = kx.Saliency(absolute=False)

@@ -15,7 +15,7 @@ import tensorflow as tf
 import keras_explain as kx
 from keras_explain import backend, targets
 from keras_explain.callbacks import ExplanationLogger, naming, progress, samples, scalars
-from keras_explain.core.explanation import Explanation
+from keras_explain.core.record.explanation import Explanation
 from keras_explain.plots import render
 from keras_explain.sinks import Memory, Sink
 from tests.process import run_python

@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops, tree
 
 import keras_explain as kx
-from keras_explain.core.masking import Perturbation
+from keras_explain.core.hiding.masking import Perturbation
 from keras_explain.explainers.cams import LayerMap
 from tests import check, models
 

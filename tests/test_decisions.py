@@ -11,7 +11,7 @@ from keras import layers, ops
 
 import keras_explain as kx
 from keras_explain import backend
-from keras_explain.core.decisions import Decisions
+from keras_explain.core.graph.decisions import Decisions
 from tests import check, models
 
 pytestmark = pytest.mark.filterwarnings("ignore:The input '1' holds integers or booleans")

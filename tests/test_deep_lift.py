@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 import keras_explain as kx
-from keras_explain.core.computation import Computation
+from keras_explain.core.graph.computation import Computation
 from tests import naive
 from tests import naive_rules as nr
 

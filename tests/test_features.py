@@ -17,7 +17,8 @@ from scipy import ndimage
 
 import keras_explain as kx
 from keras_explain import baselines, features
-from keras_explain.core import kinds, masking
+from keras_explain.core.data import kinds
+from keras_explain.core.hiding import masking
 from tests import naive
 
 ALL_AT_ONCE = 4096
@@ -724,7 +725,7 @@ def test_a_bar_is_shown_where_it_is_asked_for(monkeypatch, progress, terminal, s
 def test_the_bar_on_a_terminal_counts_rows(monkeypatch):
     stderr = Terminal()
     monkeypatch.setattr(sys, "stderr", stderr)
-    monkeypatch.setattr("keras_explain.core.progress.PATIENCE", 0.0)
+    monkeypatch.setattr("keras_explain.core.run.progress.PATIENCE", 0.0)
     kx.FeatureAblation()(net((6,)).model, TABLE, 1, progress=None, batch_size=3)
     assert "0/18" in stderr.getvalue()
 

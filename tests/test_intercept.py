@@ -11,8 +11,8 @@ from keras import layers, ops
 
 import keras_explain as kx
 from keras_explain import backend
-from keras_explain.core.intercept import intercept, nodes_by_path
-from keras_explain.core.opened import Compiled, OpenModel
+from keras_explain.core.model.intercept import intercept, nodes_by_path
+from keras_explain.core.model.opened import Compiled, OpenModel
 from tests import check, models
 
 SOON = 60  # seconds that a thread may take

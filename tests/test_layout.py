@@ -10,8 +10,8 @@ import pytest
 from keras import layers, ops
 
 import keras_explain as kx
-from keras_explain.core.forward import Forward
-from keras_explain.core.opened import OpenModel
+from keras_explain.core.model.forward import Forward
+from keras_explain.core.model.opened import OpenModel
 from tests import check, naive
 
 LAST, FIRST = "channels_last", "channels_first"

@@ -9,7 +9,7 @@ from keras import layers
 
 import keras_explain as kx
 from keras_explain import plots
-from keras_explain.core.precision import ROUNDING, gaps
+from keras_explain.core.run.precision import ROUNDING, gaps
 from keras_explain.plots import notes, render
 from keras_explain.plots.table import _MUTED
 from keras_explain.sinks import events, maps, pairs, wording

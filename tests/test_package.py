@@ -37,12 +37,12 @@ MAY_IMPORT = {
 }
 FREE = {"__init__", "cli"}
 LAZILY = {
-    ("core/explanation.py", "plots"),
+    ("core/record/explanation.py", "plots"),
     ("core/config.py", "explainers"),  # a class is known by name once its module is loaded
     ("trees/*", "plots"),
 }
 MAY_IMPORT_TENSORFLOW = {"backend.py", "sinks/event_file.py"}
-PRIVATE_KERAS = "core/intercept.py"
+PRIVATE_KERAS = "core/model/intercept.py"
 PRINTING = {"print", "builtins.print", "sys.stdout", "sys.__stdout__"}
 BY_NAME = {"attrgetter", "delattr", "getattr", "hasattr", "methodcaller", "setattr"}
 NAMEDTUPLE = {"_asdict", "_fields", "_make", "_replace"}
@@ -214,20 +214,20 @@ def test_nothing_is_printed(path):
 @pytest.mark.parametrize(
     ("path", "source", "found"),
     [
-        ("core/probe.py", "from keras_explain.plots import render", ["plots"]),
-        ("core/probe.py", "from keras_explain import backend, plots", ["plots"]),
-        ("core/probe.py", "import keras_explain.explainers.saliency", ["explainers"]),
-        ("core/probe.py", "import keras_explain as kx", ["__init__"]),
-        ("core/probe.py", "from ..callbacks import x", ["callbacks"]),
-        ("core/probe.py", "from .. import sinks", ["sinks"]),
-        ("core/probe.py", "from . import names", []),
-        ("core/probe.py", "from .names import nearest", []),
-        ("core/probe.py", "def f():\n    from keras_explain import plots", ["plots"]),
-        ("core/explanation.py", "def f():\n    from keras_explain import plots", []),
-        ("core/explanation.py", "from keras_explain import plots", ["plots"]),
+        ("core/model/probe.py", "from keras_explain.plots import render", ["plots"]),
+        ("core/model/probe.py", "from keras_explain import backend, plots", ["plots"]),
+        ("core/model/probe.py", "import keras_explain.explainers.saliency", ["explainers"]),
+        ("core/model/probe.py", "import keras_explain as kx", ["__init__"]),
+        ("core/model/probe.py", "from ...callbacks import x", ["callbacks"]),
+        ("core/model/probe.py", "from ... import sinks", ["sinks"]),
+        ("core/model/probe.py", "from . import names", []),
+        ("core/model/probe.py", "from .names import nearest", []),
+        ("core/model/probe.py", "def f():\n    from keras_explain import plots", ["plots"]),
+        ("core/record/explanation.py", "def f():\n    from keras_explain import plots", []),
+        ("core/record/explanation.py", "from keras_explain import plots", ["plots"]),
         ("core/config.py", "def f():\n    import_module('keras_explain.explainers')", []),
         ("core/config.py", "import keras_explain.explainers", ["explainers"]),
-        ("core/explanation.py", "def f():\n    from keras_explain import sinks", ["sinks"]),
+        ("core/record/explanation.py", "def f():\n    from keras_explain import sinks", ["sinks"]),
         ("trees/tree.py", "def f():\n    from keras_explain.plots import trees", []),
         ("trees/tree.py", "from keras_explain.plots import trees", ["plots"]),
         ("trees/tree.py", "def f():\n    from keras_explain.explainers import x", ["explainers"]),

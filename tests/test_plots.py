@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 import keras_explain as kx
 from keras_explain import plots
-from keras_explain.core.layout import assumed
+from keras_explain.core.data.layout import assumed
 from keras_explain.plots import render, sheet
 from keras_explain.plots.figure import SECTIONS
 from tests import models

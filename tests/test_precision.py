@@ -9,7 +9,7 @@ import pytest
 from keras import layers, ops
 
 import keras_explain as kx
-from keras_explain.core import precision
+from keras_explain.core.run import precision
 from tests import check
 
 CLASSES = {cls.__name__: cls for cls in check.explainer_classes()}

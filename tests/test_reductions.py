@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops, tree
 
-from keras_explain.core.reductions import Each, Mean, MeanSquare, Sum, Variance, Weighted
+from keras_explain.core.run.reductions import Each, Mean, MeanSquare, Sum, Variance, Weighted
 from tests import naive
 
 NUMPY = {

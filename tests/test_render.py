@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from keras_explain.core.layout import Layout
+from keras_explain.core.data.layout import Layout
 from keras_explain.plots import render
 
 MEAN = np.array([0.485, 0.456, 0.406])

@@ -7,7 +7,7 @@ from keras import layers, ops, tree
 from scipy import stats
 
 import keras_explain as kx
-from keras_explain.core.reductions import Each
+from keras_explain.core.run.reductions import Each
 from tests import naive
 
 SIGNED = kx.Saliency(absolute=False)

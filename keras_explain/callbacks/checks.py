@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_explain.callbacks.samples import Samples
-from keras_explain.core import targets
+from keras_explain.core.model import targets
 from keras_explain.core.names import nearest
 from keras_explain.plots.places import layer_of
 from keras_explain.sinks import Record, Sink

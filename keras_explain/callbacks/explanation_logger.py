@@ -17,7 +17,7 @@ from keras_explain.callbacks import checks, naming, predictions, progress, sampl
 from keras_explain.callbacks.pictures import Pictures
 from keras_explain.callbacks.steps import Steps
 from keras_explain.core.explainer import rehearsal
-from keras_explain.core.explanation import Explanation
+from keras_explain.core.record.explanation import Explanation
 from keras_explain.plots import render
 from keras_explain.sinks import Record, Sink, TensorBoard, maps
 

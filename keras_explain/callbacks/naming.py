@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_explain.callbacks import scalars
 from keras_explain.core import explainer as core
-from keras_explain.core.features import Tokens
+from keras_explain.core.hiding.features import Tokens
 from keras_explain.core.names import snake_name
 
 

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.core.explanation import Explanation
-from keras_explain.core.layout import Layout
+from keras_explain.core.data.layout import Layout
+from keras_explain.core.record.explanation import Explanation
 from keras_explain.plots import notes, render
 from keras_explain.plots.places import layer_of, layouts_of, over_pictures
 

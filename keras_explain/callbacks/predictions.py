@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.core import forward, targets
-from keras_explain.core.explanation import Explanation
+from keras_explain.core.model import forward, targets
+from keras_explain.core.record.explanation import Explanation
 
 Classes = npt.NDArray[np.int64]
 

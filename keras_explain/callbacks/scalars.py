@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.core.explanation import Explanation
+from keras_explain.core.record.explanation import Explanation
 from keras_explain.plots.places import layer_of, layouts_of
 
 Maps = npt.NDArray[np.float64]  # [rows, N]

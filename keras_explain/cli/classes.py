@@ -14,7 +14,8 @@ from keras import ops
 from keras_explain.cli.errors import CommandError, UsageError
 from keras_explain.cli.files import lines_of
 from keras_explain.cli.models import Source
-from keras_explain.core import forward, inputs, targets
+from keras_explain.core.data import inputs
+from keras_explain.core.model import forward, targets
 from keras_explain.core.names import nearest
 
 

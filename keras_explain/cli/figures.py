@@ -14,7 +14,7 @@ from keras_explain.cli.errors import CommandError, UsageError
 from keras_explain.cli.files import lines_of
 from keras_explain.cli.results import one
 from keras_explain.cli.samples import Samples
-from keras_explain.core.explanation import Explanation
+from keras_explain.core.record.explanation import Explanation
 
 DOTS_PER_INCH = 150
 

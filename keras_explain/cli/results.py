@@ -18,8 +18,8 @@ from keras import tree
 
 from keras_explain import __version__, files
 from keras_explain.cli.samples import Samples
-from keras_explain.core.explanation import Explanation
-from keras_explain.core.targets import Class
+from keras_explain.core.model.targets import Class
+from keras_explain.core.record.explanation import Explanation
 from keras_explain.plots import notes
 
 Row = dict[str, Any]

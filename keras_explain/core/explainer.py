@@ -12,16 +12,19 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import arrays, baselines, checks, chunks, finite, inputs
+from keras_explain.core import checks
 from keras_explain.core.config import Config, deserialize, known_classes
-from keras_explain.core.explanation import Explanation
-from keras_explain.core.forward import Forward
+from keras_explain.core.data import arrays, baselines, inputs
+from keras_explain.core.model import finite
+from keras_explain.core.model.forward import Forward
+from keras_explain.core.model.opened import OpenModel
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.model.targets import as_target
 from keras_explain.core.names import nearest, snake_name
-from keras_explain.core.opened import OpenModel
-from keras_explain.core.precision import Unit
-from keras_explain.core.probe import Probe
-from keras_explain.core.reductions import Reduction, Sum
-from keras_explain.core.targets import as_target
+from keras_explain.core.record.explanation import Explanation
+from keras_explain.core.run import chunks
+from keras_explain.core.run.precision import Unit
+from keras_explain.core.run.reductions import Reduction, Sum
 
 Tensor = Any
 Nest = Any

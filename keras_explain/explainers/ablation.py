@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_explain.core.masking import ByFeature
-from keras_explain.core.probe import Probe
+from keras_explain.core.hiding.masking import ByFeature
+from keras_explain.core.model.probe import Probe
 
 
 class FeatureAblation(ByFeature):

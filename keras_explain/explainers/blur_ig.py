@@ -8,7 +8,7 @@ from keras import ops, tree
 
 from keras_explain.core import checks
 from keras_explain.core.explainer import Explainer
-from keras_explain.core.probe import Probe
+from keras_explain.core.model.probe import Probe
 from keras_explain.explainers.layers import pieces
 
 

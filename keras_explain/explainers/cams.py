@@ -8,11 +8,11 @@ from keras import ops
 
 from keras_explain import backend
 from keras_explain.core import checks
+from keras_explain.core.data.layout import Layout
 from keras_explain.core.explainer import Explainer
-from keras_explain.core.layout import Layout
-from keras_explain.core.operations import AFFINE, ALIASES, MIXING, ROUTING, WEIGHTED
-from keras_explain.core.precision import ROUNDING, Unit
-from keras_explain.core.probe import Features, Probe
+from keras_explain.core.graph.operations import AFFINE, ALIASES, MIXING, ROUTING, WEIGHTED
+from keras_explain.core.model.probe import Features, Probe
+from keras_explain.core.run.precision import ROUNDING, Unit
 
 Tensor = Any
 

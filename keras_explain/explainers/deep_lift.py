@@ -6,18 +6,18 @@ from typing import Any, Literal
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import background, baselines
+from keras_explain.core.data import background, baselines
 from keras_explain.core.explainer import Attribution
-from keras_explain.core.probe import Probe
-from keras_explain.core.reductions import Mean
-from keras_explain.core.rules import (
+from keras_explain.core.graph.rules import (
     check_selectors,
     is_recurrent,
     matches,
     selectors,
     warn_of_one_step,
 )
-from keras_explain.core.steps import Call
+from keras_explain.core.graph.steps import Call
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.reductions import Mean
 from keras_explain.explainers.multipliers import Rescale, RevealCancel
 
 Tensor = Any

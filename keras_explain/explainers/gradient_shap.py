@@ -6,11 +6,12 @@ import numpy as np
 from keras import tree
 
 from keras_explain import backend
-from keras_explain.core import background, checks
+from keras_explain.core import checks
+from keras_explain.core.data import background
 from keras_explain.core.explainer import Attribution
-from keras_explain.core.precision import Unit
-from keras_explain.core.probe import Probe, between
-from keras_explain.core.reductions import Mean
+from keras_explain.core.model.probe import Probe, between
+from keras_explain.core.run.precision import Unit
+from keras_explain.core.run.reductions import Mean
 from keras_explain.explainers.smooth import noisy
 
 

@@ -6,11 +6,11 @@ from typing import Any
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core.computation import Computation
 from keras_explain.core.explainer import Attribution, Explainer
-from keras_explain.core.precision import Unit
-from keras_explain.core.probe import Probe
-from keras_explain.core.steps import Step
+from keras_explain.core.graph.computation import Computation
+from keras_explain.core.graph.steps import Step
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.precision import Unit
 from keras_explain.explainers.cams import GradCAM
 
 Tensor = Any

@@ -5,9 +5,10 @@ from typing import Any, Literal
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import baselines, checks
+from keras_explain.core import checks
+from keras_explain.core.data import baselines
 from keras_explain.core.explainer import Explainer
-from keras_explain.core.probe import Probe
+from keras_explain.core.model.probe import Probe
 
 
 class GuidedIG(Explainer):

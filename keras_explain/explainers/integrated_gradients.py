@@ -5,10 +5,11 @@ from typing import Any, Literal
 import numpy as np
 from keras import tree
 
-from keras_explain.core import baselines, checks
+from keras_explain.core import checks
+from keras_explain.core.data import baselines
 from keras_explain.core.explainer import Attribution
-from keras_explain.core.precision import Unit
-from keras_explain.core.probe import Probe, between
+from keras_explain.core.model.probe import Probe, between
+from keras_explain.core.run.precision import Unit
 
 
 class IntegratedGradients(Attribution):

@@ -6,9 +6,10 @@ from typing import Any, Literal
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import baselines, checks
+from keras_explain.core import checks
+from keras_explain.core.data import baselines
 from keras_explain.core.explainer import Explainer
-from keras_explain.core.probe import Probe, between, per_row
+from keras_explain.core.model.probe import Probe, between, per_row
 
 
 def pieces(steps: int) -> dict[str, np.ndarray]:

@@ -8,12 +8,11 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import chunks, inputs, rules
-from keras_explain.core.computation import Computation
+from keras_explain.core.data import inputs
 from keras_explain.core.explainer import Attribution, Explainer
-from keras_explain.core.forward import Forward
-from keras_explain.core.opened import OpenModel
-from keras_explain.core.operations import (
+from keras_explain.core.graph import rules
+from keras_explain.core.graph.computation import Computation
+from keras_explain.core.graph.operations import (
     AFFINE,
     CONVOLUTIONS,
     ELEMENTWISE,
@@ -21,11 +20,14 @@ from keras_explain.core.operations import (
     PRODUCTS,
     ROUTING,
 )
-from keras_explain.core.precision import Unit
-from keras_explain.core.probe import Probe
-from keras_explain.core.rules import Composite
-from keras_explain.core.steps import Affine, Call, Step
-from keras_explain.core.targets import as_target
+from keras_explain.core.graph.rules import Composite
+from keras_explain.core.graph.steps import Affine, Call, Step
+from keras_explain.core.model.forward import Forward
+from keras_explain.core.model.opened import OpenModel
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.model.targets import as_target
+from keras_explain.core.run import chunks
+from keras_explain.core.run.precision import Unit
 
 Tensor = Any
 HELD = ("Rsqrt",)

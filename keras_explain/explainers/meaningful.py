@@ -9,13 +9,13 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.chunks import Share
-from keras_explain.core.features import Columns, Features, places
-from keras_explain.core.layout import Layout
-from keras_explain.core.masking import Perturbation, looked_up, own_labels
-from keras_explain.core.precision import Unit, difference
-from keras_explain.core.probe import Probe, resize
-from keras_explain.core.reductions import Mean, Reduction
+from keras_explain.core.data.layout import Layout
+from keras_explain.core.hiding.features import Columns, Features, places
+from keras_explain.core.hiding.masking import Perturbation, looked_up, own_labels
+from keras_explain.core.model.probe import Probe, resize
+from keras_explain.core.run.chunks import Share
+from keras_explain.core.run.precision import Unit, difference
+from keras_explain.core.run.reductions import Mean, Reduction
 
 Tensor = Any
 

@@ -6,10 +6,10 @@ from typing import Any
 from keras import ops
 
 from keras_explain import backend
-from keras_explain.core.computation import Computation
-from keras_explain.core.operations import ELEMENTWISE, MAXIMA, PRODUCTS, ROUTING
-from keras_explain.core.rules import no_rule
-from keras_explain.core.steps import Affine, Step
+from keras_explain.core.graph.computation import Computation
+from keras_explain.core.graph.operations import ELEMENTWISE, MAXIMA, PRODUCTS, ROUTING
+from keras_explain.core.graph.rules import no_rule
+from keras_explain.core.graph.steps import Affine, Step
 
 Tensor = Any
 

@@ -8,10 +8,10 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain.core import checks
-from keras_explain.core.features import Features, per_axis, places
-from keras_explain.core.masking import Perturbation, for_rows
-from keras_explain.core.probe import Probe
-from keras_explain.core.reductions import Weighted
+from keras_explain.core.hiding.features import Features, per_axis, places
+from keras_explain.core.hiding.masking import Perturbation, for_rows
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.reductions import Weighted
 
 
 class Occlusion(Perturbation):

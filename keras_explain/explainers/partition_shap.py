@@ -9,14 +9,15 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from keras import tree
 
-from keras_explain.core import arrays, checks
-from keras_explain.core import background as backgrounds
-from keras_explain.core.chunks import Share
-from keras_explain.core.features import Columns, Features, Pixels
-from keras_explain.core.masking import Perturbation, placed, seen
-from keras_explain.core.precision import Unit, rounding
-from keras_explain.core.probe import Probe
-from keras_explain.core.reductions import Each, Reduction
+from keras_explain.core import checks
+from keras_explain.core.data import arrays
+from keras_explain.core.data import background as backgrounds
+from keras_explain.core.hiding.features import Columns, Features, Pixels
+from keras_explain.core.hiding.masking import Perturbation, placed, seen
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.chunks import Share
+from keras_explain.core.run.precision import Unit, rounding
+from keras_explain.core.run.reductions import Each, Reduction
 
 _AT_ONCE = 16  # coalitions; not the batch size, on which the values must not depend
 

@@ -7,10 +7,10 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.features import Columns, Features, places
-from keras_explain.core.masking import Perturbation, for_rows, seen
-from keras_explain.core.probe import Probe
-from keras_explain.core.reductions import Weighted
+from keras_explain.core.hiding.features import Columns, Features, places
+from keras_explain.core.hiding.masking import Perturbation, for_rows, seen
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.reductions import Weighted
 
 
 class RISE(Perturbation):

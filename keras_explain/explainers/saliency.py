@@ -5,8 +5,8 @@ from typing import Any
 from keras import ops, tree
 
 from keras_explain.core.explainer import Attribution
-from keras_explain.core.precision import Unit
-from keras_explain.core.probe import Probe
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.precision import Unit
 
 
 class Saliency(Attribution):

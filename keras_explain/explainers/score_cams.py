@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core import baselines, checks
-from keras_explain.core.chunks import Share
-from keras_explain.core.precision import difference
-from keras_explain.core.probe import Features, Probe, per_row
-from keras_explain.core.reductions import Reduction, Stats, Weighted
+from keras_explain.core import checks
+from keras_explain.core.data import baselines
+from keras_explain.core.model.probe import Features, Probe, per_row
+from keras_explain.core.run.chunks import Share
+from keras_explain.core.run.precision import difference
+from keras_explain.core.run.reductions import Reduction, Stats, Weighted
 from keras_explain.explainers.cams import LayerMap
 
 Tensor = Any

@@ -7,9 +7,9 @@ import numpy as np
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.features import Features, Grid
-from keras_explain.core.masking import Coalitions
-from keras_explain.core.precision import Unit, rounding
+from keras_explain.core.hiding.features import Features, Grid
+from keras_explain.core.hiding.masking import Coalitions
+from keras_explain.core.run.precision import Unit, rounding
 
 
 class _Sensitivity(Coalitions, abc.ABC):

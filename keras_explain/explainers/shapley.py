@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.masking import Coalitions
+from keras_explain.core.hiding.masking import Coalitions
 
 MOST = 20  # features of which all coalitions are taken: about a million
 

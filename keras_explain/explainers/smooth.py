@@ -9,9 +9,9 @@ from keras import ops, tree
 from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.explainer import Explainer, get
-from keras_explain.core.precision import Unit
-from keras_explain.core.probe import Probe
-from keras_explain.core.reductions import Mean, MeanSquare, Variance
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.precision import Unit
+from keras_explain.core.run.reductions import Mean, MeanSquare, Variance
 from keras_explain.explainers.saliency import Saliency
 
 

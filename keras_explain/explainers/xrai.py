@@ -7,13 +7,13 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain.core import checks
-from keras_explain.core.baselines import Baseline
-from keras_explain.core.chunks import Share
+from keras_explain.core.data.baselines import Baseline
+from keras_explain.core.data.kinds import SMALLEST_SIDE
+from keras_explain.core.data.layout import Layout
 from keras_explain.core.explainer import Explainer, get
-from keras_explain.core.kinds import SMALLEST_SIDE
-from keras_explain.core.layout import Layout
-from keras_explain.core.precision import Unit
-from keras_explain.core.probe import Probe
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.chunks import Share
+from keras_explain.core.run.precision import Unit
 from keras_explain.explainers.integrated_gradients import IntegratedGradients
 
 _SIDE = 224  # lengths and sizes are in pixels of a picture of this height and width

@@ -11,15 +11,15 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.core.kinds import Kind
-from keras_explain.core.layout import Layout
-from keras_explain.core.targets import Class, Region
+from keras_explain.core.data.kinds import Kind
+from keras_explain.core.data.layout import Layout
+from keras_explain.core.model.targets import Class, Region
 from keras_explain.plots import notes, render
 from keras_explain.plots.places import layer_of, layouts_of, matches, over_pictures, pairs_of
 from keras_explain.plots.sheet import number
 
 if TYPE_CHECKING:
-    from keras_explain.core.explanation import Explanation
+    from keras_explain.core.record.explanation import Explanation
 
 ToImage = Callable[[Any], Any] | None
 ClassNames = Sequence[str] | Mapping[int, str] | None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from keras_explain.core.kinds import Kind
+from keras_explain.core.data.kinds import Kind
 from keras_explain.plots.explained import (
     ClassNames,
     Explained,
@@ -24,7 +24,7 @@ from keras_explain.plots.text import TextSection, Vocabulary
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_explain.core.explanation import Explanation
+    from keras_explain.core.record.explanation import Explanation
 
 SECTIONS: dict[Kind, type[Section]] = {
     "picture": PictureSection,

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.core.precision import gaps
+from keras_explain.core.run.precision import gaps
 
 if TYPE_CHECKING:
-    from keras_explain.core.explanation import Explanation
+    from keras_explain.core.record.explanation import Explanation
 
 BELOW = "below float precision"
 NOTHING = "zero everywhere"

@@ -25,7 +25,7 @@ from keras_explain.plots.sheet import PALE, Sheet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_explain.core.explanation import Explanation
+    from keras_explain.core.record.explanation import Explanation
 
 Show = Literal["overlay", "map", "signed", "masked"]
 SHOWS = ("overlay", "map", "signed", "masked")

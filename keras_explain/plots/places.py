@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_explain.core.layout import Layout, assumed
-from keras_explain.core.probe import resize
+from keras_explain.core.data.layout import Layout, assumed
+from keras_explain.core.model.probe import resize
 
 if TYPE_CHECKING:
-    from keras_explain.core.explanation import Explanation
+    from keras_explain.core.record.explanation import Explanation
 
 
 def layouts_of(explanation: Explanation) -> list[Layout]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.core.layout import Layout
+from keras_explain.core.data.layout import Layout
 
 Pictures = npt.NDArray[np.uint8]  # [B, H, W, 3]
 Maps = npt.NDArray[np.float32]  # [B, H, W]

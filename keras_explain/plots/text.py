@@ -15,7 +15,7 @@ from keras_explain.plots.sections import Panels
 from keras_explain.plots.sheet import PALE, Sheet
 
 if TYPE_CHECKING:
-    from keras_explain.core.explanation import Explanation
+    from keras_explain.core.record.explanation import Explanation
 
 Vocabulary = Sequence[str] | Mapping[int, str] | Callable[[int], str] | None
 

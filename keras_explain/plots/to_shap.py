@@ -13,7 +13,7 @@ from keras_explain.plots.explained import ClassNames, Explained, FeatureNames, e
 from keras_explain.plots.table import names_of
 
 if TYPE_CHECKING:
-    from keras_explain.core.explanation import Explanation
+    from keras_explain.core.record.explanation import Explanation
 
 Floats = npt.NDArray[np.float64]
 

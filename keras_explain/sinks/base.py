@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.core.explanation import Explanation
+from keras_explain.core.record.explanation import Explanation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_explain.core.explanation import Explanation
+from keras_explain.core.record.explanation import Explanation
 from keras_explain.sinks.base import Record, Sink
 
 

@@ -11,11 +11,13 @@ import numpy.typing as npt
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import chance, forward, inputs
-from keras_explain.core.ending import Kind, ending_of, logits_of
-from keras_explain.core.intercept import mask_of, outputs_of
-from keras_explain.core.opened import Compiled, OpenModel
-from keras_explain.core.targets import Label
+from keras_explain.core.data import inputs
+from keras_explain.core.graph import chance
+from keras_explain.core.graph.ending import Kind, ending_of, logits_of
+from keras_explain.core.model import forward
+from keras_explain.core.model.intercept import mask_of, outputs_of
+from keras_explain.core.model.opened import Compiled, OpenModel
+from keras_explain.core.model.targets import Label
 
 Tensor = Any
 Nest = Any

@@ -16,8 +16,8 @@ import keras
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import kernels
-from keras_explain.core.operations import (
+from keras_explain.core.graph import kernels
+from keras_explain.core.graph.operations import (
     AFFINE,
     ALIASES,
     ARRANGING,
@@ -27,7 +27,7 @@ from keras_explain.core.operations import (
     PRODUCTS,
     WEIGHTED,
 )
-from keras_explain.core.steps import Affine, Call, Message, Step, between, send
+from keras_explain.core.graph.steps import Affine, Call, Message, Step, between, send
 
 Tensor = Any
 Rule = Callable[[Step, list[Message]], Sequence[Message]]

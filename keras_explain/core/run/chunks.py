@@ -15,12 +15,12 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import precision
-from keras_explain.core.forward import ANY_CLASSES, ONE_CLASS, ROWS, Forward, groups
-from keras_explain.core.opened import Compiled
-from keras_explain.core.probe import Probe
-from keras_explain.core.progress import bar
-from keras_explain.core.targets import Target
+from keras_explain.core.model.forward import ANY_CLASSES, ONE_CLASS, ROWS, Forward, groups
+from keras_explain.core.model.opened import Compiled
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.model.targets import Target
+from keras_explain.core.run import precision
+from keras_explain.core.run.progress import bar
 
 if TYPE_CHECKING:
     from keras_explain.core.explainer import Explainer

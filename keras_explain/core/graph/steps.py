@@ -7,7 +7,7 @@ from typing import Any
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core.operations import (
+from keras_explain.core.graph.operations import (
     AFFINE,
     ALIASES,
     CONSTANTS,

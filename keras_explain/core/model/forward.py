@@ -12,10 +12,10 @@ from keras import tree
 from keras.config import image_data_format
 
 from keras_explain import backend
-from keras_explain.core import inputs, layout
-from keras_explain.core.opened import Compiled, OpenModel
-from keras_explain.core.probe import Probe, Sites, find_sites, specs
-from keras_explain.core.targets import PREDICTED, Class, Target
+from keras_explain.core.data import inputs, layout
+from keras_explain.core.model.opened import Compiled, OpenModel
+from keras_explain.core.model.probe import Probe, Sites, find_sites, specs
+from keras_explain.core.model.targets import PREDICTED, Class, Target
 
 Tensor = Any
 Nest = Any

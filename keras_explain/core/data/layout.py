@@ -10,9 +10,9 @@ from keras import layers, ops, tree
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.kinds import Kind, kind_of
-from keras_explain.core.operations import ALIASES, ELEMENTWISE
-from keras_explain.core.steps import Call
+from keras_explain.core.data.kinds import Kind, kind_of
+from keras_explain.core.graph.operations import ALIASES, ELEMENTWISE
+from keras_explain.core.graph.steps import Call
 
 Tensor = Any
 Nest = Any

@@ -13,10 +13,11 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import arrays, checks
+from keras_explain.core import checks
 from keras_explain.core.config import Config
-from keras_explain.core.inputs import check_finite
-from keras_explain.core.layout import Layout, assumed
+from keras_explain.core.data import arrays
+from keras_explain.core.data.inputs import check_finite
+from keras_explain.core.data.layout import Layout, assumed
 
 __all__ = ["Baseline", "Blur", "Constant", "Given", "Mean", "Noise", "Zeros"]
 

@@ -16,9 +16,9 @@ from keras import tree
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.baselines import Baseline, Constant
 from keras_explain.core.config import Config
-from keras_explain.core.layout import Layout
+from keras_explain.core.data.baselines import Baseline, Constant
+from keras_explain.core.data.layout import Layout
 
 __all__ = [
     "Columns",

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from keras_explain import backend
-from keras_explain.core.operations import ALIASES
+from keras_explain.core.graph.operations import ALIASES
 
 Tensor = Any
 

@@ -13,16 +13,16 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import background as backgrounds
-from keras_explain.core import baselines
-from keras_explain.core import features as cuts
-from keras_explain.core.chunks import Share
+from keras_explain.core.data import background as backgrounds
+from keras_explain.core.data import baselines
+from keras_explain.core.data.layout import Layout
 from keras_explain.core.explainer import Explainer
-from keras_explain.core.finite import NotFiniteError
-from keras_explain.core.layout import Layout
-from keras_explain.core.precision import Unit
-from keras_explain.core.probe import Probe
-from keras_explain.core.reductions import Each, Reduction
+from keras_explain.core.hiding import features as cuts
+from keras_explain.core.model.finite import NotFiniteError
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.chunks import Share
+from keras_explain.core.run.precision import Unit
+from keras_explain.core.run.reductions import Each, Reduction
 
 Tensor = Any
 Nest = Any

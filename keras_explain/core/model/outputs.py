@@ -9,11 +9,11 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core.ending import Kind, ending_of
-from keras_explain.core.layout import Layout, said_after
+from keras_explain.core.data.layout import Layout, said_after
+from keras_explain.core.graph.ending import Kind, ending_of
+from keras_explain.core.graph.steps import Call
+from keras_explain.core.model.opened import OpenModel
 from keras_explain.core.names import nearest
-from keras_explain.core.opened import OpenModel
-from keras_explain.core.steps import Call
 
 Tensor = Any
 Nest = Any
@@ -88,7 +88,7 @@ class Outputs:
         return self.cut(ops.cast(raw, "float32"))
 
     def units(self, output: str | int | None, of: str) -> "Units":
-        """One output as `"logit"` or `"probability"`, after the rule in `core/ending.py`."""
+        """One output as `"logit"` or `"probability"`, after the rule in `core/graph/ending.py`."""
         raw = self._select(output)
         ending = ending_of(raw)
         self.facts = {

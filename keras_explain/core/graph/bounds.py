@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from keras_explain import backend
-from keras_explain.core.activation import activation_of
-from keras_explain.core.expressions import (
+from keras_explain.core.graph.activation import activation_of
+from keras_explain.core.graph.expressions import (
     entries,
     is_rest,
     is_same,
@@ -19,7 +19,7 @@ from keras_explain.core.expressions import (
     stood_for,
     sum_of,
 )
-from keras_explain.core.operations import ALIASES, COMPARISONS, FILLING, ROUTING
+from keras_explain.core.graph.operations import ALIASES, COMPARISONS, FILLING, ROUTING
 
 Tensor = Any
 ROUNDING = 1e-6

@@ -16,10 +16,10 @@ import keras
 from keras import ops
 
 from keras_explain import backend
-from keras_explain.core.activation import Activation, activation_of
-from keras_explain.core.bounds import bounds
-from keras_explain.core.expressions import entries, stood_for
-from keras_explain.core.operations import ALIASES, COMPARISONS, ROUTING, WEIGHTED
+from keras_explain.core.graph.activation import Activation, activation_of
+from keras_explain.core.graph.bounds import bounds
+from keras_explain.core.graph.expressions import entries, stood_for
+from keras_explain.core.graph.operations import ALIASES, COMPARISONS, ROUTING, WEIGHTED
 
 Tensor = Any
 

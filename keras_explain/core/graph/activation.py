@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_explain import backend
-from keras_explain.core.expressions import (
+from keras_explain.core.graph.expressions import (
     entries,
     is_constant,
     is_same,
@@ -21,7 +21,7 @@ from keras_explain.core.expressions import (
     slices,
     sum_of,
 )
-from keras_explain.core.operations import ALIASES, FILLING, ROUTING
+from keras_explain.core.graph.operations import ALIASES, FILLING, ROUTING
 
 Tensor = Any
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_explain import backend
-from keras_explain.core.steps import Call, maker, where
+from keras_explain.core.graph.steps import Call, maker, where
 
 Tensor = Any
 

@@ -20,16 +20,17 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import baselines, chance, decisions, layout
-from keras_explain.core.computation import Computation
-from keras_explain.core.expressions import stand_in
-from keras_explain.core.intercept import intercept
-from keras_explain.core.layout import Layout
-from keras_explain.core.opened import OpenModel
-from keras_explain.core.operations import ALIASES, ROUTING, WEIGHTED
-from keras_explain.core.outputs import Outputs, Site
-from keras_explain.core.steps import Call, maker, where
-from keras_explain.core.targets import Target
+from keras_explain.core.data import baselines, layout
+from keras_explain.core.data.layout import Layout
+from keras_explain.core.graph import chance, decisions
+from keras_explain.core.graph.computation import Computation
+from keras_explain.core.graph.expressions import stand_in
+from keras_explain.core.graph.operations import ALIASES, ROUTING, WEIGHTED
+from keras_explain.core.graph.steps import Call, maker, where
+from keras_explain.core.model.intercept import intercept
+from keras_explain.core.model.opened import OpenModel
+from keras_explain.core.model.outputs import Outputs, Site
+from keras_explain.core.model.targets import Target
 
 Tensor = Any
 Nest = Any

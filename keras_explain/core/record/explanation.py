@@ -11,14 +11,14 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_explain.core import archive
 from keras_explain.core.config import deserialize, serialize
+from keras_explain.core.record import archive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from keras_explain.core.explainer import Explainer
-    from keras_explain.core.targets import Target
+    from keras_explain.core.model.targets import Target
 
 Nest = Any
 FORMAT = 2  # 1 named classes without their homes
@@ -210,7 +210,7 @@ def _explanation(
 def _check(explanation: Explanation) -> None:
     """Raises a `ValueError` where the parts of an explanation do not fit together."""
     from keras_explain.core.explainer import Explainer
-    from keras_explain.core.targets import Target
+    from keras_explain.core.model.targets import Target
 
     scores, units = explanation.scores, explanation.units
     _expect("an explainer", isinstance(explanation.explainer, Explainer), explanation.explainer)

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain.core import checks
-from keras_explain.core.inputs import check_finite
+from keras_explain.core.data.inputs import check_finite
 
 Tensor = Any
 Nest = Any

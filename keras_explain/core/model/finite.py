@@ -8,9 +8,9 @@ import numpy as np
 from keras import tree
 
 from keras_explain import backend
-from keras_explain.core.forward import ROWS, Forward
-from keras_explain.core.opened import Compiled, OpenModel
-from keras_explain.core.targets import Target
+from keras_explain.core.model.forward import ROWS, Forward
+from keras_explain.core.model.opened import Compiled, OpenModel
+from keras_explain.core.model.targets import Target
 
 Tensor = Any
 Nest = Any

@@ -24,9 +24,9 @@ from keras import ops
 
 from keras_explain.core import checks
 from keras_explain.core.config import Config
-from keras_explain.core.inputs import check_finite
+from keras_explain.core.data.inputs import check_finite
+from keras_explain.core.graph.steps import Affine, Call, Step
 from keras_explain.core.names import nearest
-from keras_explain.core.steps import Affine, Call, Step
 
 __all__ = [
     "COMPOSITES",

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_explain.core.intercept import fingerprint, nodes_by_path
+from keras_explain.core.model.intercept import fingerprint, nodes_by_path
 from keras_explain.core.names import nearest
 
 Tensor = Any

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_explain import backend
-from keras_explain.core.operations import ALIASES, CONSTANTS, ELEMENTWISE, ROUTING
-from keras_explain.core.steps import is_of_one_shape, repeated
+from keras_explain.core.graph.operations import ALIASES, CONSTANTS, ELEMENTWISE, ROUTING
+from keras_explain.core.graph.steps import is_of_one_shape, repeated
 
 Tensor = Any
 

@@ -16,11 +16,12 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import arrays, checks
+from keras_explain.core import checks
 from keras_explain.core.config import Config
+from keras_explain.core.data import arrays
 
 if TYPE_CHECKING:
-    from keras_explain.core.outputs import Outputs
+    from keras_explain.core.model.outputs import Outputs
 
 __all__ = ["Class", "Function", "Label", "Neuron", "Region", "Regression", "Target"]
 

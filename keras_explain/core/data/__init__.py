@@ -1,0 +1,1 @@
+"""What users pass as data: inputs, what stands for nothing, where channels are."""

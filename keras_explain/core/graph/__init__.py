@@ -1,0 +1,1 @@
+"""What reads and makes operations of a traced graph."""

@@ -1,0 +1,1 @@
+"""A model, opened: its layers, its forward pass, what is read of it."""

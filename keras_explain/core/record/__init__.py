@@ -1,0 +1,1 @@
+"""An explanation, and its file."""

@@ -1,0 +1,1 @@
+"""Rows and passes through compiled functions, and what becomes of them."""
