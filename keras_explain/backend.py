@@ -1,20 +1,20 @@
-"""Differentiation, compilation and random numbers: all that depends on TensorFlow.
+"""Differentiation, compilation, conversion and random numbers: what depends on TensorFlow.
 
-Everything else in the package is written in `keras.ops`. The functions here that take symbolic
-tensors (`gradients`, `depends_on`) work inside a function that `compile` traces.
+What reads or makes single operations of a graph is in `core.graph`. Everything else in the package
+is written in `keras.ops`. The functions here that take symbolic tensors (`gradients`, `own`) work
+inside a function that `compile` traces.
 """
 
 import functools
 import re
 import threading
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from tensorflow.python.framework.ops import get_gradient_function
 
 Tensor = Any
 Nest = Any
@@ -221,8 +221,16 @@ def gradients(score: Tensor, sources: Sequence[Tensor]) -> list[Tensor | None]:
         missing = re.search(r"operation ?'(.+?)' \(op type: (\w+)\)", str(error))
         if missing is None:
             raise
-        raise ValueError(_without_gradient(missing[2], missing[1])) from error
+        raise ValueError(without_gradient(missing[2], missing[1])) from error
     return [None if grad is None else tf.convert_to_tensor(grad) for grad in found]
+
+
+def without_gradient(kind: str, name: str) -> str:
+    """What to say of an operation that has no derivative."""
+    return (
+        f"Expected operations with a gradient. Received: {kind!r} ({name}), which TensorFlow has "
+        "none for. Explain a layer after it, or use a method without gradients."
+    )
 
 
 def own(tensor: Tensor) -> Tensor:
@@ -233,145 +241,6 @@ def own(tensor: Tensor) -> Tensor:
 def fixed(choice: Tensor) -> Tensor:
     """The same integers or booleans, marked as a choice that is no part of what is explained."""
     return tf.raw_ops.PreventGradient(input=choice)
-
-
-def is_here(value: Any) -> bool:
-    """Whether `value` is a tensor of the graph that is being traced (not of a loop's body)."""
-    return tf.is_tensor(value) and getattr(value, "graph", None) is tf.compat.v1.get_default_graph()
-
-
-def depends_on(tensor: Tensor, source: Tensor, through: Container[str] | None = None) -> bool:
-    """Whether a path of operations leads from `source` to `tensor`; `through` names their types."""
-    seen, stack = set(), [tensor]
-    while stack:
-        current = stack.pop()
-        if current is source:
-            return True
-        if id(current.op) not in seen and (through is None or current.op.type in through):
-            seen.add(id(current.op))
-            stack.extend(current.op.inputs)
-            stack.extend(_captured(current))
-    return False
-
-
-def _captured(tensor: Tensor) -> list[Tensor]:
-    """What a placeholder in the body of a loop or branch stands for outside of it."""
-    captures = getattr(tensor.graph, "captures", ())
-    return [outer for outer, inner in captures if inner is tensor and hasattr(outer, "graph")]
-
-
-def is_parameter(tensor: Tensor) -> bool:
-    """Whether a tensor is made of variables and constants alone, and of no input."""
-    captured = {id(inner) for _, inner in getattr(tensor.graph, "captures", ())}
-    seen, stack = set(), [tensor]
-    while stack:
-        op = stack.pop().op
-        if id(op) in seen or op.type in _OF_NO_VALUE:
-            continue
-        seen.add(id(op))
-        is_own = op.type in ("Const", "VarHandleOp") or id(op.outputs[0]) in captured
-        if not op.inputs and not is_own:
-            return False
-        stack.extend(op.inputs)
-    return True
-
-
-_OF_NO_VALUE = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
-
-
-# Single operations of the traced graph
-
-
-def pull(op: Any, upstream: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The vector-Jacobian product of one operation: for each of its inputs, a tensor or None.
-
-    Args:
-        op: An operation of the graph that is being traced.
-        upstream: What comes back to each of its outputs; None for nothing.
-    """
-    try:
-        gradient = get_gradient_function(op)
-    except LookupError as error:
-        raise ValueError(_without_gradient(op.type, op.name)) from error
-    if gradient is None:
-        return [None] * len(op.inputs)
-    filled = [_zeros(y) if u is None else u for y, u in zip(op.outputs, upstream, strict=True)]
-    back = gradient(op, *filled)
-    back = list(back) if isinstance(back, (list, tuple)) else [back]
-    return [None if b is None else tf.convert_to_tensor(b) for b in back]
-
-
-def _without_gradient(kind: str, name: str) -> str:
-    return (
-        f"Expected operations with a gradient. Received: {kind!r} ({name}), which TensorFlow has "
-        "none for. Explain a layer after it, or use a method without gradients."
-    )
-
-
-def _zeros(tensor: Tensor) -> Tensor | None:
-    changes = tensor.dtype.is_floating or tensor.dtype == tf.variant
-    return tf.zeros_like(tensor) if changes else None
-
-
-def replay(op: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The outputs of an operation of the traced graph for other inputs."""
-    repeated = op.graph.create_op(
-        op.type, list(inputs), [y.dtype for y in op.outputs], attrs=dict(op.node_def.attr)
-    )
-    return list(repeated.outputs)
-
-
-def repeated(op: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """As `replay`, for an operation of TensorFlow's own, and recorded on an active tape."""
-    definition, left = op.op_def, list(inputs)
-    inferred, arguments = set(), {}
-    for arg in definition.input_arg:
-        inferred |= {arg.type_attr, arg.number_attr, arg.type_list_attr}
-        count = op.get_attr(arg.number_attr) if arg.number_attr else 1
-        arguments[arg.name] = left[:count] if arg.number_attr else left[0]
-        left = left[count:]
-    arguments |= {a.name: op.get_attr(a.name) for a in definition.attr if a.name not in inferred}
-    axis = {"dim": "axis", "split_dim": "axis", "squeeze_dims": "axis"}  # as Python names them
-    found = getattr(tf.raw_ops, op.type)(**{axis.get(k, k): v for k, v in arguments.items()})
-    return list(found) if isinstance(found, (list, tuple)) else [found]
-
-
-def operations() -> list[Any]:
-    """All operations of the graph that is being traced, in the order of their making."""
-    return tf.compat.v1.get_default_graph().get_operations()
-
-
-def redirect(tensor: Tensor, other: Tensor) -> None:
-    """Makes all operations that read a tensor of the traced graph read another one."""
-    update_input = _private(tf.Operation, "_update_input")
-    for op in tensor.consumers():
-        for i, operand in enumerate(op.inputs):
-            if operand is tensor:
-                update_input(op, i, other)
-
-
-_CALLING = frozenset({"While", "If", "Case", "PartitionedCall", "StatefulPartitionedCall"})
-
-
-def bodies(op: Any) -> list[tf.Graph]:
-    """The graphs of the functions that an operation calls: a loop's, or those of branches."""
-    if op.type.removeprefix("Stateless") not in _CALLING:
-        return []
-    function = functools.partial(_private(tf.Graph, "_get_function"), op.graph)
-    attributes = op.node_def.attr.values()
-    called = [f.name for a in attributes for f in (a.func, *a.list.func) if f.name]
-    return [function(name).graph for name in called]
-
-
-def _private(cls: type, name: str) -> Callable:
-    """A method of TensorFlow's that is no part of its public interface."""
-    if not hasattr(cls, name):
-        raise ImportError(
-            f"Expected a TensorFlow whose graphs can be read and changed. Received: version "
-            f"{tf.__version__}, in which tf.{cls.__name__} has no {name!r}. Install a version that "
-            "this release of keras_explain was tested with."
-        )
-    return getattr(cls, name)
 
 
 # Distribution
@@ -426,174 +295,3 @@ def random_normal(keys: Tensor, shape: Sequence[int]) -> Tensor:
         lambda key: tf.random.stateless_normal(shape, key), unique, fn_output_signature=tf.float32
     )
     return ops.take(noise, position, axis=0)
-
-
-# Operations of the traced graph
-
-
-def operations_between(score: Tensor, source: Tensor) -> list[Any]:
-    """The operations by which `score` changes with `source`, from the first to the last.
-
-    Only paths of floating-point tensors count: others carry no derivative.
-    """
-    return _operations_between(score, source, lambda t: t.dtype.is_floating)
-
-
-def crossings(score: Tensor, source: Tensor) -> set[int]:
-    """The ids of the tensors that every path from `source` to `score` crosses.
-
-    Paths are of numbers, also through loops; a mask of booleans is none.
-    """
-
-    def carries(tensor: Tensor) -> bool:
-        return tensor.dtype.is_floating or tensor.dtype == tf.variant
-
-    found = _operations_between(score, source, carries)
-    last_use = {id(t): i for i, op in enumerate(found) for t in op.inputs} | {id(score): len(found)}
-    ends, crossed = [last_use.get(id(source), -1)], {id(source)}
-    for i, op in enumerate(found):
-        made = [t for t in op.outputs if carries(t) and last_use.get(id(t), -1) > i]
-        ends = [end for end in ends if end > i] + [last_use[id(t)] for t in made]
-        if len(ends) == len(made) == 1:  # nothing but it is read by what follows
-            crossed.add(id(made[0]))
-    return crossed
-
-
-def _operations_between(
-    score: Tensor, source: Tensor, carries: Callable[[Tensor], bool]
-) -> list[Any]:
-    reached, found = {id(source)}, []
-    for op in score.graph.get_operations():  # in the order of their making
-        if any(id(t) in reached for t in op.inputs):
-            reached |= {id(t) for t in op.outputs if carries(t)}
-            found.append(op)
-    needed, between = {id(score)}, []
-    for op in reversed(found):
-        if any(id(t) in needed and id(t) in reached for t in op.outputs):
-            needed |= {id(t) for t in op.inputs}
-            between.append(op)
-    return between[::-1]
-
-
-def consumers(tensor: Tensor) -> list[Any]:
-    """The operations that read a tensor of the traced graph."""
-    return tensor.consumers()
-
-
-def constant(tensor: Tensor) -> np.ndarray | None:
-    """The value of a tensor that is constant in the graph, else None."""
-    value = tf.get_static_value(tensor)
-    if value is None and tensor.dtype.is_integer and tensor.op.type in _OF_AXES:
-        inputs = [constant(part) for part in tensor.op.inputs]
-        if not any(part is None for part in inputs):
-            with tf.init_scope():  # eagerly
-                return repeated(tensor.op, [tf.constant(part) for part in inputs])[0].numpy()
-    return value
-
-
-_OF_AXES = frozenset({"Sub", "AddV2", "Range", "Pack", "ConcatV2"})
-"""What TensorFlow computes orders of axes by, some of which `get_static_value` leaves out."""
-
-
-def literal(tensor: Tensor) -> np.ndarray | None:
-    """The value of a tensor that is made of numbers from the code alone, else None.
-
-    Unlike `constant`, it sees through operations of any kind (`eye`, `one_hot`, transposes, casts).
-    """
-    seen, stack = {}, [tensor]
-    given: dict[str, Any] = {}
-    while stack:
-        current = stack.pop()
-        value = _from_outside(current)
-        if value is not None:
-            given[current.name] = value
-        elif id(current.op) not in seen:
-            if current.op.op_def.is_stateful or current.op.type == "Placeholder":
-                return None
-            seen[id(current.op)] = current.op
-            stack.extend(current.op.inputs)
-    value = given.get(tensor.name, tf.get_static_value(tensor))
-    return _evaluated(tensor, list(seen.values()), given) if value is None else np.asarray(value)
-
-
-def is_number(tensor: Tensor) -> bool:
-    """Whether a placeholder stands for a tensor of the user's that is no variable."""
-    return _from_outside(tensor) is not None
-
-
-def _from_outside(placeholder: Tensor) -> Any:
-    """The eager tensor that a placeholder of the traced graph stands for, or None."""
-    if placeholder.op.type != "Placeholder" or placeholder.dtype == tf.resource:
-        return None
-    pairs = getattr(placeholder.graph, "captures", ())
-    outer = next((outer for outer, inner in pairs if inner is placeholder), None)
-    return None if outer is None or hasattr(outer, "graph") else outer
-
-
-def _evaluated(tensor: Tensor, operations: list[Any], given: dict[str, Any]) -> np.ndarray | None:
-    """The value of a tensor by operations without state, computed now."""
-    graph_def = tf.compat.v1.GraphDef(versions=tensor.graph.graph_def_versions)
-    for op in operations:
-        node = graph_def.node.add()
-        node.CopyFrom(op.node_def)
-        if any(attr.HasField("func") for attr in node.attr.values()):
-            return None
-        data = [name for name in node.input if not name.startswith("^")]
-        node.input[:] = data
-    with tf.init_scope():
-        pruned = tf.compat.v1.wrap_function(
-            lambda: tf.import_graph_def(graph_def, given, [tensor.name], name=""), []
-        )
-        return pruned()[0].numpy()
-
-
-# Functions inside of the traced graph
-
-
-def types_inside(op: Any) -> set[str]:
-    """The types of operations by which functions inside of `op` make what they return.
-
-    Functions are the bodies of loops, the branches of conditions, and those of a SavedModel. Only
-    operations that depend on an argument of theirs count.
-    """
-    if not any(attribute.type in ("func", "list(func)") for attribute in op.op_def.attr):
-        return set()
-    library = {f.signature.name: f for f in op.graph.as_graph_def().library.function}
-    found: set[str] = set()
-    seen, stack = set(), _functions_of(op.node_def)
-    while stack:
-        name = stack.pop()
-        if name not in seen:
-            seen.add(name)
-            nodes = _nodes_between(library[name])
-            found |= {node.op for node in nodes}
-            stack += [inner for node in nodes for inner in _functions_of(node)]
-    return found
-
-
-def _functions_of(node: Any) -> list[str]:
-    """The names of the functions that a node calls, but for the condition of a loop."""
-    attributes = [value for key, value in node.attr.items() if key != "cond"]
-    single = [value.func.name for value in attributes if value.HasField("func")]
-    return single + [function.name for value in attributes for function in value.list.func]
-
-
-def _nodes_between(function: Any) -> list[Any]:
-    """The nodes of a function by which what it returns depends on its arguments."""
-    arguments = function.signature.input_arg
-    reached = {arg.name for arg in arguments if tf.as_dtype(arg.type) != tf.resource}
-    after: list[Any] = []
-    for node in function.node_def:  # in the order of their making
-        if reached & set(_read_by(node.input)):
-            reached.add(node.name)
-            after.append(node)
-    needed, nodes = set(_read_by(function.ret.values())), []
-    for node in reversed(after):
-        if node.name in needed:
-            needed |= set(_read_by(node.input))
-            nodes.append(node)
-    return nodes
-
-
-def _read_by(names: Iterable[str]) -> list[str]:
-    return [name.split(":")[0] for name in names if not name.startswith("^")]

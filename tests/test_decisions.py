@@ -11,6 +11,7 @@ from keras import layers, ops
 
 import keras_explain as kx
 from keras_explain import backend
+from keras_explain.core.graph import traced
 from keras_explain.core.graph.decisions import Decisions
 from tests import check, models
 
@@ -283,7 +284,7 @@ def test_functions_of_an_entry_follow_the_point(kind):
     def trace(x):
         y = FUNCTIONS[kind](x)
         _ = y @ _WEIGHT[: y.shape[-1]]
-        found.extend(Decisions(backend.operations(), [x]).found)
+        found.extend(Decisions(traced.operations(), [x]).found)
         return x
 
     backend.compile(trace, backend.spec(TABLE))

@@ -6,10 +6,10 @@ from typing import Any
 
 from keras import ops
 
-from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.data.layout import Layout
 from keras_explain.core.explainer import Explainer
+from keras_explain.core.graph import paths, traced
 from keras_explain.core.graph.operations import AFFINE, ALIASES, MIXING, ROUTING, WEIGHTED
 from keras_explain.core.model.probe import Features, Probe
 from keras_explain.core.run.precision import ROUNDING, Unit
@@ -332,7 +332,7 @@ _LINEAR = (
 def _check_is_linear_in_the_average(features: Features) -> None:
     """Raises a `ValueError` unless the score is an affine function of the output's average."""
     averaged = {id(features.call.output): False}  # by the id of a tensor, whether it was averaged
-    for op in backend.operations_between(features.scores, features.call.output):
+    for op in paths.operations_between(features.scores, features.call.output):
         given = [averaged[id(t)] for t in op.inputs if id(t) in averaged]
         averages = not any(given) and _averages(op, features)
         linear = averages or (all(given) and _is_linear(op, len(given), averaged))
@@ -352,7 +352,7 @@ def _averages(op: Any, features: Features) -> bool:
     shape = features.call.output.shape
     positions = set(Layout(len(shape), features.channels).axes)
     if op.type == "Mean":
-        axes = backend.constant(op.inputs[1])
+        axes = traced.constant(op.inputs[1])
         return axes is not None and {int(i) % len(shape) for i in axes.flat} == positions
     if op.type not in ("AvgPool", "AvgPool3D"):
         return False

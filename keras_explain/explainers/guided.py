@@ -5,8 +5,8 @@ from typing import Any
 
 from keras import ops, tree
 
-from keras_explain import backend
 from keras_explain.core.explainer import Attribution, Explainer
+from keras_explain.core.graph import traced
 from keras_explain.core.graph.computation import Computation
 from keras_explain.core.graph.steps import Step
 from keras_explain.core.model.probe import Probe
@@ -39,7 +39,7 @@ class _Backpropagation(Attribution, abc.ABC):
     def _back(self, step: Step, upstream: list[Tensor]) -> list[Tensor]:
         if step.type in RELUS:
             return [self._through_relu(step, upstream[0])]
-        if not backend.types_inside(step.op).isdisjoint(RELUS):
+        if not traced.types_inside(step.op).isdisjoint(RELUS):
             raise _out_of_reach(type(self).__name__, step)
         return step.pull(upstream)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_explain import backend
+from keras_explain.core.graph import traced
 from keras_explain.core.graph.computation import Computation
 from keras_explain.core.graph.operations import ELEMENTWISE, MAXIMA, PRODUCTS, ROUTING
 from keras_explain.core.graph.rules import no_rule
@@ -74,14 +74,14 @@ class Rescale:
         a, b = step.op.inputs
         r = self.at_reference(b)
         product = ops.multiply(self._middle(a), (1 / b + 1 / r) / 2)
-        m_a, m_inverse = backend.pull(product.op, [m])
+        m_a, m_inverse = traced.pull(product.op, [m])
         assert m_inverse is not None
         return [(m_a, -m_inverse / (b * r))[i] for i in step.positions or ()]
 
     def _squared_difference(self, step: Step, m: Tensor) -> list[Tensor]:
         a, b = step.op.inputs
         d = ops.subtract(a, b)
-        back = backend.pull(d.op, [m * (d + self.at_reference(a) - self.at_reference(b))])
+        back = traced.pull(d.op, [m * (d + self.at_reference(a) - self.at_reference(b))])
         return [back[i] for i in step.positions or ()]
 
     def _maximum(self, step: Step, m: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core.data import inputs
-from keras_explain.core.graph import chance
+from keras_explain.core.graph import chance, traced
 from keras_explain.core.graph.ending import Kind, ending_of, logits_of
 from keras_explain.core.model import forward
 from keras_explain.core.model.intercept import mask_of, outputs_of
@@ -156,7 +156,7 @@ class Reader:
                 "Expected a model with one output of class scores. "
                 f"Received: {len(tree.flatten(y))} outputs."
             )
-        if self._ending is None and not backend.is_here(y):
+        if self._ending is None and not traced.is_here(y):
             self._compiled(OpenModel.of(self.model), x)
         logits = _class_logits(y, self._ending)
         per_step = len(logits.shape) == 3
@@ -257,10 +257,10 @@ class Reader:
         facts: dict[str, Any] = {}
 
         def read(x: Nest) -> tuple[Tensor, ...]:
-            before = len(backend.operations())
+            before = len(traced.operations())
             with keras.StatelessScope(opened.zero_states()):  # what the model writes is dropped
                 y, units = self.call(x, training=False)
-            made = backend.operations()[before:]
+            made = traced.operations()[before:]
             chance.check(tree.flatten((y, units)), made, (), opened.fixed_batch)
             table = self.table(x, y, units)
             facts["per_step"] = len(y.shape) == 3
@@ -306,7 +306,7 @@ def _class_logits(y: Tensor, name: str | None) -> Tensor:
 
 
 def _logits(y: Tensor, name: str | None) -> tuple[Tensor, str]:
-    if not backend.is_here(y):
+    if not traced.is_here(y):
         assert name is not None
         return logits_of(y if len(y.shape) > 1 else y[:, None], name), name
     ending = ending_of(y)

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import layers, ops, tree
 
-from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.data.kinds import Kind, kind_of
+from keras_explain.core.graph import traced
 from keras_explain.core.graph.operations import ALIASES, ELEMENTWISE
 from keras_explain.core.graph.steps import Call
 
@@ -192,7 +192,7 @@ def _alike(tensor: Tensor, added: int | None) -> list[tuple[Tensor, int | None]]
     """What operations make of a tensor that has its axes, or one more for the channels."""
     found = []
     shape = tuple(tensor.shape[1:])
-    for op in backend.consumers(tensor):
+    for op in traced.consumers(tensor):
         for made in op.outputs[:1]:
             after = tuple(made.shape[1:]) if made.shape.rank else ()
             if op.type in _KEEP_AXES and len(after) == len(shape):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_explain import backend
+from keras_explain.core.graph import traced
 from keras_explain.core.graph.expressions import (
     entries,
     is_constant,
@@ -92,7 +92,7 @@ def _moved(y: Tensor) -> Activation | None:
         return None
     logits = {id(p): a.logits for p, a in zip(parts, found, strict=True) if a is not None}
     inputs = [logits.get(id(tensor), tensor) for tensor in y.op.inputs]
-    moved = replace(first, logits=backend.repeated(y.op, inputs)[y.value_index])
+    moved = replace(first, logits=traced.repeated(y.op, inputs)[y.value_index])
     return _still_over_classes(y.op, moved) if first.is_over_classes else moved
 
 
@@ -165,12 +165,12 @@ def _cut(found: Activation, numbers: np.ndarray, classes: int) -> Activation:
 
 
 def _transposed(op: Any, axis: int) -> int | None:
-    order = backend.constant(op.inputs[1])
+    order = traced.constant(op.inputs[1])
     return None if order is None else int(np.flatnonzero(order == axis)[0])
 
 
 def _joined(op: Any, axis: int) -> int | None:
-    along = backend.constant(op.inputs[-1])
+    along = traced.constant(op.inputs[-1])
     rank = len(op.outputs[0].shape)
     return None if along is None or int(along) % rank == axis else axis
 
@@ -181,7 +181,7 @@ def _stacked(op: Any, axis: int) -> int | None:
 
 
 def _repeated_alike(op: Any, axis: int) -> int | None:
-    times = backend.constant(op.inputs[1])
+    times = traced.constant(op.inputs[1])
     return axis if times is not None and times[axis] == 1 else None
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from keras_explain import backend
+from keras_explain.core.graph import traced
 from keras_explain.core.graph.activation import activation_of
 from keras_explain.core.graph.expressions import (
     entries,
@@ -297,7 +297,7 @@ def _count(op: Any) -> float:
 
 
 def _constant(tensor: Tensor) -> Bounds:
-    value = backend.constant(tensor)
+    value = traced.constant(tensor)
     if value is None or value.dtype.kind not in "fiub" or not value.size:
         return ANY
     return Bounds(float(value.min()), float(value.max()))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from keras_explain import backend
+from keras_explain.core.graph import paths, traced
 from keras_explain.core.graph.steps import Call, maker, where
 
 Tensor = Any
@@ -34,7 +34,7 @@ def check(
     """
     for op in operations:
         kind = _draw(op, batch)
-        if kind and any(backend.depends_on(s, tensor) for s in scores for tensor in op.outputs):
+        if kind and any(paths.depends_on(s, tensor) for s in scores for tensor in op.outputs):
             raise ValueError(
                 "Expected a model that gives the same score for the same input. Received: one that "
                 f"draws random numbers by {kind!r} ({op.name}){_place(op, calls)}. Let it return "
@@ -51,7 +51,7 @@ def _draw(op: Any, batch: int | None) -> str | None:
     """The type of an operation that draws, here or in a loop; None for none."""
     if _DRAWS.search(op.type):
         return None if _is_fixed(op, batch) else op.type
-    inside = (made for body in backend.bodies(op) for made in body.get_operations())
+    inside = (made for body in traced.bodies(op) for made in body.get_operations())
     return next(filter(None, (_draw(made, batch) for made in inside)), None)
 
 
@@ -59,5 +59,5 @@ def _is_fixed(op: Any, batch: int | None) -> bool:
     """Whether it draws by a seed, and for no row its own numbers."""
     if not op.type.startswith("Stateless"):
         return False
-    size = backend.constant(op.inputs[0])
+    size = traced.constant(op.inputs[0])
     return size is not None and (batch is None or size.ndim == 0 or batch not in size[:1])

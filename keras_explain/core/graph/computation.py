@@ -15,8 +15,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_explain import backend
-from keras_explain.core.graph import kernels
+from keras_explain.core.graph import kernels, traced
 from keras_explain.core.graph.operations import (
     AFFINE,
     ALIASES,
@@ -256,11 +255,11 @@ def _per_row(tensor: Tensor) -> int | None:
 def _repeats_rows(op: Any) -> bool:
     """Whether an operation puts rows beside each other, or could."""
     if op.type == "Tile":
-        repeats = backend.constant(op.inputs[1])
+        repeats = traced.constant(op.inputs[1])
         return repeats is None or repeats[0] != 1
     if op.type != "ConcatV2":
         return False
-    axis, rank = backend.constant(op.inputs[-1]), op.outputs[0].shape.rank
+    axis, rank = traced.constant(op.inputs[-1]), op.outputs[0].shape.rank
     return axis is None or rank is None or axis % rank == 0
 
 

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keras_explain import backend
+from keras_explain.core.graph import traced
 from keras_explain.core.graph.operations import ALIASES, CONSTANTS, ELEMENTWISE, ROUTING
 from keras_explain.core.graph.steps import is_of_one_shape, repeated
 
@@ -109,7 +109,7 @@ class Decisions:
 
     def _arrangement(self, op: Any, output: int) -> Any:
         """What names an arrangement of numbers alike wherever it is made: `x[..., 0]`, twice."""
-        constants = [backend.constant(t) for t in op.inputs]
+        constants = [traced.constant(t) for t in op.inputs]
         operands = (
             self._roots.get(id(t), id(t)) if value is None else value.tobytes()
             for t, value in zip(op.inputs, constants, strict=True)
@@ -160,7 +160,7 @@ class Decisions:
 
     def _inside(self, op: Any) -> bool:
         """Whether a loop or branch makes decisions in its body."""
-        return any(self._decides(op, graph) for graph in backend.bodies(op))
+        return any(self._decides(op, graph) for graph in traced.bodies(op))
 
     def _decides(self, op: Any, graph: Any) -> bool:
         operands = op.inputs[len(op.inputs) - len(graph.inputs) :]
@@ -192,7 +192,7 @@ def pin(found: list[Tensor], moved: list[Tensor], original: list[Tensor]) -> dic
         given += repeated([tensor], moved[:i], given)
     places = dict(zip(map(id, found), repeated(found, moved, given), strict=True))
     for tensor in found:
-        backend.redirect(tensor, places[id(tensor)])
+        traced.redirect(tensor, places[id(tensor)])
     return places
 
 
@@ -200,7 +200,7 @@ def _blocks(op: Any) -> bool:
     """Whether numbers are multiplied by a large negative one, as to block them in a softmax."""
     if op.type != "Mul":
         return False
-    factors = (backend.constant(t) for t in op.inputs)
+    factors = (traced.constant(t) for t in op.inputs)
     return any(f is not None and f.size == 1 and f.item() <= _BLOCKING for f in factors)
 
 

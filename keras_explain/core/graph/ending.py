@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_explain import backend
+from keras_explain.core.graph import paths
 from keras_explain.core.graph.activation import Activation, activation_of
 from keras_explain.core.graph.bounds import bounds
 from keras_explain.core.graph.expressions import entries, stood_for
@@ -150,7 +150,7 @@ def is_weighted_sum(y: Tensor) -> bool:
     if op.type in ("Mul", "RealDiv"):
         a, b = op.inputs
         pairs = ((a, b), (b, a)) if op.type == "Mul" else ((a, b),)
-        return any(backend.is_parameter(q) and is_weighted_sum(p) for p, q in pairs)
+        return any(paths.is_parameter(q) and is_weighted_sum(p) for p, q in pairs)
     if op.type in _MEANS:
         return is_weighted_sum(op.inputs[0])
     return op.type in ALIASES | ROUTING and all(map(is_weighted_sum, entries(y)))
@@ -159,7 +159,7 @@ def is_weighted_sum(y: Tensor) -> bool:
 def _has_weights(op: Any) -> bool:
     """Whether one operand of a product, or the table of a look-up, is a model's own."""
     operands = WEIGHTED.get(op.type, (0,))
-    return any(backend.is_parameter(op.inputs[i]) for i in operands)
+    return any(paths.is_parameter(op.inputs[i]) for i in operands)
 
 
 def activations_before(y: Tensor) -> set[str]:

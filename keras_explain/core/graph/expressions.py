@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_explain import backend
+from keras_explain.core.graph import traced
 from keras_explain.core.graph.operations import ALIASES
 
 Tensor = Any
@@ -55,7 +55,7 @@ def is_same(a: Tensor, b: Tensor) -> bool:
 
 def is_constant(tensor: Tensor, number: float) -> bool:
     """Whether a tensor is a constant, and each entry this number."""
-    value = backend.constant(tensor)
+    value = traced.constant(tensor)
     return value is not None and value.size > 0 and bool(np.all(value == number))
 
 
@@ -67,7 +67,7 @@ def is_rest(b: Tensor, a: Tensor) -> bool:
 
 def reduced_axes(op: Any) -> tuple[int, ...] | None:
     """The axes of a reduction, from the front; None where they are not known."""
-    axes = backend.constant(op.inputs[1])
+    axes = traced.constant(op.inputs[1])
     if axes is None or op.inputs[0].shape.rank is None:
         return None
     rank = len(op.inputs[0].shape)
@@ -89,7 +89,7 @@ def sum_of(total: Tensor) -> tuple[Tensor, tuple[int, ...]] | None:
 
 def slices(op: Any) -> tuple[Any, ...] | None:
     """The Python index that a `StridedSlice` or `Slice` takes; None where it is not constant."""
-    found = [backend.constant(tensor) for tensor in op.inputs[1:]]
+    found = [traced.constant(tensor) for tensor in op.inputs[1:]]
     values = [value for value in found if value is not None]
     if len(values) < len(found):
         return None

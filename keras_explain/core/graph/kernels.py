@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_explain import backend
+from keras_explain.core.graph import traced
 
 
 def kind(op: Any, operands: tuple[int, int]) -> str | None:
@@ -23,7 +23,7 @@ def kind(op: Any, operands: tuple[int, int]) -> str | None:
         op: The operation.
         operands: The positions of the input and of the kernel in it.
     """
-    kernel = backend.literal(op.inputs[operands[1]])
+    kernel = traced.literal(op.inputs[operands[1]])
     if op.type == "Mul":
         masks = kernel is not None and np.isin(kernel, (0, 1)).all() and not kernel.all()
         return "Routing" if masks else None

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops, tree
 
-from keras_explain import backend
+from keras_explain.core.graph import paths, traced
 from keras_explain.core.graph.operations import (
     AFFINE,
     ALIASES,
@@ -99,9 +99,9 @@ class Step:
     def pull(self, upstream: list[Tensor | None]) -> list[Any]:
         """Its vector-Jacobian product: for each of its inputs, a tensor or None."""
         if self.positions is None:
-            pull_one = backend.pull if self.type == "Layer" else _by_value
+            pull_one = traced.pull if self.type == "Layer" else _by_value
             return _pull(self.ops, self.inputs, self.outputs, upstream, pull_one)
-        back = backend.pull(self.op, upstream)
+        back = traced.pull(self.op, upstream)
         return [back[i] for i in self.positions]
 
     def replay(self, inputs: Sequence[Tensor]) -> "Step":
@@ -110,7 +110,7 @@ class Step:
             operands = list(self.op.inputs)
             for i, tensor in zip(self.positions, inputs, strict=True):
                 operands[i] = tensor
-            outputs = backend.replay(self.op, operands)
+            outputs = traced.replay(self.op, operands)
             return replace(self, ops=[outputs[0].op], inputs=list(inputs), outputs=outputs)
         made = _replayed(self.ops, self.inputs, inputs)
         ops_ = [made[id(op.outputs[0])].op for op in self.ops]
@@ -135,7 +135,7 @@ def maker(op: Any, calls: Iterable[Call]) -> Call | None:
 
     def behind(tensors: Any) -> bool:
         flat = tree.flatten(tensors)
-        return any(backend.depends_on(t, made) for t in flat for made in op.outputs)
+        return any(paths.depends_on(t, made) for t in flat for made in op.outputs)
 
     return next((c for c in calls if behind(c.output) and not behind(c.inputs)), None)
 
@@ -209,7 +209,7 @@ class Affine(Step):
             else:
                 if op is self.product:
                     operands[self.operands[1]] = w
-                outputs = backend.replay(op, operands)
+                outputs = traced.replay(op, operands)
                 done.append(outputs[0].op)
             new |= {id(old): tensor for old, tensor in zip(op.outputs, outputs, strict=True)}
         z = new[id(self.z)]
@@ -233,7 +233,7 @@ def is_literal(tensor: Tensor) -> bool:
         op = stack.pop()
         if op.type == "ReadVariableOp":
             return False
-        if op.type == "Placeholder" and not backend.is_number(op.outputs[0]):
+        if op.type == "Placeholder" and not traced.is_number(op.outputs[0]):
             return False
         if id(op) not in seen:
             seen.add(id(op))
@@ -286,7 +286,7 @@ def _pull(
 
 
 def _by_value(op: Any, back: list[Tensor | None]) -> list[Tensor | None]:
-    return back if op.type in ALIASES else backend.pull(op, back)
+    return back if op.type in ALIASES else traced.pull(op, back)
 
 
 def repeated(
@@ -302,7 +302,7 @@ def _replayed(
 ) -> dict[int, Tensor]:
     made = {id(old): tensor for old, tensor in zip(inputs, others, strict=True)}
     for op in operations:
-        outputs = backend.replay(op, [made.get(id(t), t) for t in op.inputs])
+        outputs = traced.replay(op, [made.get(id(t), t) for t in op.inputs])
         made |= {id(old): tensor for old, tensor in zip(op.outputs, outputs, strict=True)}
     return made
 

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_explain import backend
 from keras_explain.core.data.layout import Layout, said_after
+from keras_explain.core.graph import traced
 from keras_explain.core.graph.ending import Kind, ending_of
 from keras_explain.core.graph.steps import Call
 from keras_explain.core.model.opened import OpenModel
@@ -115,7 +115,7 @@ class Outputs:
     def calls_of(self, layer: str, number: int | None = None) -> list[Call]:
         """The calls of a layer, or the one of that number."""
         path = self._opened.resolve(layer)
-        here = (call for call in self.calls if all(map(backend.is_here, tree.flatten(call.output))))
+        here = (call for call in self.calls if all(map(traced.is_here, tree.flatten(call.output))))
         calls = [call for call in here if call.path == path]
         if not calls:
             raise ValueError(
@@ -132,7 +132,7 @@ class Outputs:
 
     def has_map(self, call: Call) -> bool:
         """Whether a call has one output `[n, ..., C]` with a spatial extent above 1."""
-        if not backend.is_here(call.output) or len(call.output.shape) < 3:
+        if not traced.is_here(call.output) or len(call.output.shape) < 3:
             return False
         around = self._opened.nodes.get(call.path.rpartition("/")[0])
         if len(call.output.shape) > 3 and isinstance(around, _ATTENTION):  # [n, T, heads, C]

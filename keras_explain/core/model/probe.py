@@ -22,7 +22,7 @@ from keras import ops, tree
 from keras_explain import backend
 from keras_explain.core.data import baselines, layout
 from keras_explain.core.data.layout import Layout
-from keras_explain.core.graph import chance, decisions
+from keras_explain.core.graph import chance, decisions, paths, traced
 from keras_explain.core.graph.computation import Computation
 from keras_explain.core.graph.expressions import stand_in
 from keras_explain.core.graph.operations import ALIASES, ROUTING, WEIGHTED
@@ -261,7 +261,7 @@ class Probe:
         self.outputs = self._forward(point, moves=given is not self._start)
         scores, index = self._evaluated(target)
         if self._sites.layer and not any(
-            backend.depends_on(scores, leaf) for leaf in tree.flatten(point)
+            paths.depends_on(scores, leaf) for leaf in tree.flatten(point)
         ):
             raise ValueError(
                 self._cut_message(
@@ -458,7 +458,7 @@ class Probe:
     def _behind(self, tensor: Tensor) -> list[int]:
         """The positions of the input's leaves that a tensor (of the model) depends on."""
         leaves = enumerate(tree.flatten(self.inputs))
-        return [i for i, x in leaves if backend.depends_on(tensor, x)]
+        return [i for i, x in leaves if paths.depends_on(tensor, x)]
 
     def noise(self, keys: Tensor, point: Nest) -> Nest:
         """Standard normal noise of the point's shape, one draw a key (`[n, 2]`)."""
@@ -540,10 +540,10 @@ class Probe:
         padded, rows = self._padded(inputs)
         model = self._opened.model
         nodes = [model, *self._opened.nodes.values()]
-        before = len(backend.operations())
+        before = len(traced.operations())
         with intercept(nodes, hook, self._opened.zero_states()):
             raw = model(padded, training=False)
-        made = backend.operations()[before:]
+        made = traced.operations()[before:]
         if sites is not None:
             moved = self._moved(inputs, padded) + moved
             raw, calls = self._decided(raw, calls, made, moved, moves)
@@ -573,8 +573,8 @@ class Probe:
                 if (path, number) in sites:
                     moved.extend(map(Moved, parts, tree.flatten(output)))
                 output = tree.pack_sequence_as(output, parts)
-            seen = [t for t in tree.flatten((args, kwargs)) if backend.is_here(t)]
-            if all(map(backend.is_here, tree.flatten(output))):
+            seen = [t for t in tree.flatten((args, kwargs)) if traced.is_here(t)]
+            if all(map(traced.is_here, tree.flatten(output))):
                 calls.append(Call(path, node, number, seen, output))
             return output
 
@@ -703,7 +703,7 @@ class Probe:
 
     def _leading(self, calls: Iterable[Call], scores: Tensor) -> Iterator[Call]:
         """Those of the calls that lead to the scores, the last first."""
-        return (c for c in reversed(list(calls)) if backend.depends_on(scores, c.output))
+        return (c for c in reversed(list(calls)) if paths.depends_on(scores, c.output))
 
     def _crossed(
         self, last: Call, fits: Callable[[Call], bool], scores: Tensor, point: Nest
@@ -715,7 +715,7 @@ class Probe:
         assert self.outputs is not None
         sources = tree.flatten(point)
 
-        crossings = [backend.crossings(scores, source) for source in sources]
+        crossings = [paths.crossings(scores, source) for source in sources]
 
         def is_crossed(call: Call) -> bool:
             over = [i for i, tensors in enumerate(crossings) if id(call.output) in tensors]
@@ -744,7 +744,7 @@ class Probe:
             layer = self._sites.layer
             name = f"layer {layer[0].path!r}" if layer else _input_name(self.inputs, i)
             continuous = bool(layer) or not (self._integer or [])[i]
-            if alone or (continuous and backend.depends_on(scores, leaf)):
+            if alone or (continuous and paths.depends_on(scores, leaf)):
                 raise ValueError(self._cut_message(scores, leaf, name))
             if not continuous:
                 warnings.warn(
@@ -756,7 +756,7 @@ class Probe:
         return grads
 
     def _cut_message(self, scores: Tensor, source: Tensor, name: str) -> str:
-        if not (self.facts.get("decides") or backend.depends_on(scores, source)):
+        if not (self.facts.get("decides") or paths.depends_on(scores, source)):
             return f"Expected a score that depends on the {name}. Received: one that does not."
         cut = self._cutting_call(scores, source)
         where = f"at {cut.path!r} ({type(cut.node).__name__})" if cut else "by a raw operation"
@@ -772,7 +772,7 @@ class Probe:
         calls = [
             call
             for call in self.outputs.calls
-            if any(backend.depends_on(t, source) for t in call.inputs)
+            if any(paths.depends_on(t, source) for t in call.inputs)
         ]
         for call in calls:
             after = _any_gradient(scores, tree.flatten(call.output))
@@ -852,20 +852,20 @@ def _first_numbers(leaf: Tensor, leaves: list[Tensor], calls: list[Call]) -> lis
         are_numbers = coded or keras.backend.is_float_dtype(outputs[0].dtype)
         if len(outputs) == 1 and are_numbers and _enters(leaf, call):
             behind = [c.output for c in found]
-            if not any(backend.depends_on(outputs[0], output) for output in behind):
+            if not any(paths.depends_on(outputs[0], output) for output in behind):
                 found.append(call)
     alone = [c for c in found if not any(_enters(x, c) for x in leaves if x is not leaf)]
     return [Site(c.path, c.number, c.output.shape[-1]) for c in alone] if alone == found else []
 
 
 def _enters(leaf: Tensor, call: Call) -> bool:
-    return any(backend.depends_on(tensor, leaf) for tensor in call.inputs)
+    return any(paths.depends_on(tensor, leaf) for tensor in call.inputs)
 
 
 def _is_looked_up(leaf: Tensor, call: Call) -> bool:
     """Whether a layer takes entries of a leaf as they are, and not what is computed of them."""
     kept = ALIASES | ROUTING | {"Cast", "LookupTableFindV2"}
-    return any(backend.depends_on(tensor, leaf, through=kept) for tensor in call.inputs)
+    return any(paths.depends_on(tensor, leaf, through=kept) for tensor in call.inputs)
 
 
 def _per_entry(values: Tensor, x: Tensor) -> Tensor:
@@ -922,7 +922,7 @@ def _number(x: Tensor) -> Tensor:
 
 def _is_read_by_token(tokens: Tensor, scores: Tensor) -> bool:
     """Whether all that leads from tokens `[n, T, C]` to the scores are single ones of them."""
-    users = [op for op in backend.operations_between(scores, tokens) if _takes(op, tokens)]
+    users = [op for op in paths.operations_between(scores, tokens) if _takes(op, tokens)]
     shapes = [tuple(op.outputs[0].shape) for op in users]
     return all(
         op.type in ("StridedSlice", "Slice", "GatherV2") and (len(shape) == 2 or shape[1] == 1)
@@ -932,7 +932,7 @@ def _is_read_by_token(tokens: Tensor, scores: Tensor) -> bool:
 
 def _meet(tokens: Tensor, scores: Tensor) -> bool:
     """Whether tokens are multiplied with each other on the way to the scores, as in attention."""
-    operations = backend.operations_between(scores, tokens)
+    operations = paths.operations_between(scores, tokens)
     made = {id(t) for op in operations for t in op.outputs} | {id(tokens)}
     return any(
         op.type in ("Einsum", "MatMul", "BatchMatMulV2", "BatchMatMulV3")
@@ -943,7 +943,7 @@ def _meet(tokens: Tensor, scores: Tensor) -> bool:
 
 def _is_weighted(tensor: Tensor, sources: list[Tensor]) -> bool:
     """Whether a product with weights, or of other numbers, leads from a source to a tensor."""
-    return any(op.type in WEIGHTED for x in sources for op in backend.operations_between(tensor, x))
+    return any(op.type in WEIGHTED for x in sources for op in paths.operations_between(tensor, x))
 
 
 def _takes(op: Any, tensor: Tensor) -> bool:
@@ -951,7 +951,7 @@ def _takes(op: Any, tensor: Tensor) -> bool:
 
 
 def _any_gradient(scores: Tensor, tensors: list[Tensor]) -> bool:
-    here = [t for t in tensors if backend.is_here(t)]
+    here = [t for t in tensors if traced.is_here(t)]
     return bool(here) and any(grad is not None for grad in backend.gradients(scores, here))
 
 
