@@ -5,8 +5,8 @@ import contextlib
 import contextvars
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal, final
+from collections.abc import Iterator
+from typing import Any, ClassVar, final
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ from keras_explain.core.model.targets import as_target
 from keras_explain.core.names import nearest, snake_name
 from keras_explain.core.record.explanation import Explanation
 from keras_explain.core.run import chunks
-from keras_explain.core.run.precision import Unit
+from keras_explain.core.run.plan import Pass, Plan
 from keras_explain.core.run.reductions import Reduction, Sum
 
 Tensor = Any
@@ -41,10 +41,6 @@ class Explainer(Config, abc.ABC):
     home = "explainers"
 
     reduce: ClassVar[Reduction] = Sum()
-    takes_missing: ClassVar[bool] = False
-    """Whether NaN in the input goes to the model alone, and into no sum or product."""
-    ragged: ClassVar[frozenset[str]] = frozenset()
-    """Names of passes whose second axis has another length for other samples."""
 
     @final
     def __call__(
@@ -84,13 +80,13 @@ class Explainer(Config, abc.ABC):
         """
         columns = arrays.names_of(x)
         x, more = (x, {}) if inputs.takes_text(model) else self.encode(x)
-        x = inputs.checked(model, x, missing=self.takes_missing)
+        x = inputs.checked(model, x, missing=self.plan.missing)
         target = as_target(target)
         explainer = with_data(self, model, x, columns)
         explainer.check(x)
         _check_seed(seed)
-        opened, layer = OpenModel.of(model), (explainer.explained_layer, explainer.explained_call)
-        forward = Forward(opened, x, target, *layer, data_format=data_format)
+        opened, plan = OpenModel.of(model), explainer.plan
+        forward = Forward(opened, x, target, plan.layer, plan.call, data_format=data_format)
         _check_ids(explainer, forward.sites.ids)
         try:
             result = chunks.run(explainer, forward, target, batch_size, seed, progress)
@@ -111,7 +107,7 @@ class Explainer(Config, abc.ABC):
     # What a method defines
 
     @abc.abstractmethod
-    def step(self, probe: Probe, x: Nest, target: Tensor, pass_: dict[str, Tensor]) -> Nest:
+    def step(self, probe: Probe, x: Nest, target: Tensor, pass_: Pass) -> Nest:
         """The method's formula for one chunk, in `keras.ops`.
 
         Args:
@@ -125,44 +121,6 @@ class Explainer(Config, abc.ABC):
         """Small data for each of the passes over a sample, `[passes, ...]`; none for one pass."""
         return {}
 
-    def shares(self, x: Nest, facts: dict[str, Any], seed: int) -> list[chunks.Share]:
-        """The samples by the passes that they take; by default all take `passes(seed)`.
-
-        Args:
-            x: The input, a nest of arrays `[B, ...]`.
-            facts: `"tokens"`: for each leaf of `x`, whether it holds token ids; `"layouts"`: the
-                `Layout` of each; and what `prepare` noted in `probe.facts`.
-            seed: What is random depends on it alone.
-        """
-        rows = np.arange(len(tree.flatten(x)[0]), dtype=np.int32)
-        return [chunks.Share(rows, self.passes(seed))]
-
-    def prepare(self, probe: Probe, x: Nest, target: Tensor) -> dict[str, Tensor]:
-        """What all passes over a sample share, `[n, ...]` by name; it is computed once.
-
-        A step finds it in `pass_`, not repeated: entry `pass_["sample"][i]` is that of row i. What
-        is noted in `probe.facts`, `shares`, `step` and `finish` find among the facts.
-        """
-        return {}
-
-    def search(
-        self, x: Nest, share: chunks.Share, reduced: Callable[[dict[str, Any]], Nest]
-    ) -> dict[str, Any]:
-        """The result of one row by passes that are chosen as their values come in.
-
-        Of the share's own passes, only their kind and their number (the most there can be) count.
-
-        Args:
-            x: The input, a nest of arrays `[1, ...]`.
-            share: The row.
-            reduced: Makes passes, as `passes` describes them, and reduces them to an array
-                `[1, ...]`.
-
-        Returns:
-            `"values"` and extras, arrays `[1, ...]`.
-        """
-        raise NotImplementedError
-
     def finish(self, probe: Probe, total: Nest, x: Nest) -> Nest:
         """The attributions, from the reduced passes and the point `x`."""
         return total
@@ -172,79 +130,13 @@ class Explainer(Config, abc.ABC):
         return {}
 
     @property
-    def measured_from(self) -> Literal["own reference", "shared references", "base values"] | None:
-        """What the attributions are measured from: they sum to the score less the base value.
-
-        The base value is the score of `references`, which are one row a sample, or rows that serve
-        every sample, whose mean score counts; or it is among the `extras` as `"base_values"`.
-        """
-        return None
-
-    def references(self, probe: Probe, passes: dict[str, Tensor]) -> Nest:
-        """Inputs that the attributions are measured from, of the nest of `probe.inputs`.
-
-        With `measured_from`, `extras["base_values"]` holds their scores, and
-        `extras["convergence_delta"]` the sum of the attributions less (score - base value).
-        """
-        raise NotImplementedError
-
-    @property
-    def unit(self) -> Unit | None:
-        """What the values are in units of, by which they are told from rounding.
-
-        `"score"`, `"difference"` where each value is a difference of scores, `"score per input"`
-        as a gradient is, or None where it is none of these. See `precision.reliable`.
-        """
-        return "score" if self.measured_from is not None else None
-
-    @property
-    def is_signed(self) -> bool:
-        """Whether the sign of a value says what raises the score and what lowers it."""
-        return True
-
-    def afterwards(self, x: Nest, result: dict[str, Any], share: chunks.Share) -> dict[str, Any]:
-        """Parts of the result made anew in NumPy, after the graph, such as regions of a picture.
-
-        Args:
-            x: The input, a nest of arrays `[rows, ...]`, the channels last (an axis of length 1,
-                where there are none).
-            result: `"values"`, `"scores"`, `"index"` and the extras, arrays `[rows, ...]` (with
-                `takes_classes` `[rows, K, ...]`).
-            share: The rows, with their passes.
-        """
-        return {}
+    def plan(self) -> Plan:
+        """How the method works, apart from its formula."""
+        return Plan()
 
     def encode(self, x: Any) -> tuple[Nest, dict[str, np.ndarray]]:
         """The numbers that the model takes, of what a user passed, and extras to keep of it."""
         return x, {}
-
-    @property
-    def takes_classes(self) -> bool:
-        """Whether a step takes all classes of a sample at once, `[n, K]`.
-
-        Its values have an axis K after that of the rows then.
-        """
-        return False
-
-    @property
-    def of_the_point(self) -> bool:
-        """Whether the values are those of the point: of token ids, to be summed over embeddings."""
-        return True
-
-    @property
-    def passes_apart(self) -> bool:
-        """Whether one pass at a time is better for many rows, since they share what it needs."""
-        return False
-
-    @property
-    def explained_layer(self) -> str | None:
-        """The layer whose output is explained in place of the input."""
-        return None
-
-    @property
-    def explained_call(self) -> int | None:
-        """Which of that layer's calls is explained; None for all."""
-        return None
 
     def check(self, x: Nest) -> None:
         """Raises a `ValueError` where the configuration does not suit the input."""
@@ -262,21 +154,21 @@ class Explainer(Config, abc.ABC):
             passes: This method's passes for each row, `[n, passes, ...]`.
 
         Raises:
-            ValueError: What it makes in `afterwards` can't be part of a step.
+            ValueError: What it does on the host can't be part of a step.
         """
-        cls, alone = type(self), ("shares", "prepare", "search", "afterwards")
-        if any(getattr(cls, name) is not getattr(Explainer, name) for name in alone):
+        if self.plan.on_the_host:
             raise ValueError(
                 "Expected an explainer that can be a step of another one, as those by gradients "
-                f"can. Received: {cls.__name__}, part of whose work is not in the graph. Explain "
-                "with it by itself; where it has an argument `explainer`, put the other one there."
+                f"can. Received: {type(self).__name__}, part of whose work is not in the graph. "
+                "Explain with it by itself; where it has an argument `explainer`, put the other "
+                "one there."
             )
         if not passes:
-            return self.finish(probe, self.step(probe, x, target, {}), x)
+            return self.finish(probe, self.step(probe, x, target, Pass()), x)
 
         def stats_of(i: Any) -> dict[str, Any]:
             pass_ = tree.map_structure(lambda p: ops.take(p, i, axis=1), passes)
-            value = self.step(probe, x, target, pass_)
+            value = self.step(probe, x, target, Pass(pass_))
             return self.reduce.of(tree.map_structure(lambda v: v[None], value))
 
         count = ops.shape(tree.flatten(passes)[0])[1]
@@ -305,12 +197,8 @@ class Attribution(Explainer, abc.ABC):
         checks.call_of(self.layer, self.call)
 
     @property
-    def explained_layer(self) -> str | None:
-        return self.layer
-
-    @property
-    def explained_call(self) -> int | None:
-        return self.call
+    def plan(self) -> Plan:
+        return Plan(layer=self.layer, call=self.call)
 
 
 def get(identifier: Any) -> Explainer:

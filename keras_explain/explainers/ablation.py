@@ -1,5 +1,6 @@
 """Feature ablation: each feature hidden alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from keras import ops
 
 from keras_explain.core.hiding.masking import ByFeature
 from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass, Plan
 
 
 class FeatureAblation(ByFeature):
@@ -31,13 +33,15 @@ class FeatureAblation(ByFeature):
         - [Zeiler and Fergus, 2014](https://arxiv.org/abs/1311.2901), section 4.2
     """
 
-    takes_missing = True
+    @property
+    def plan(self) -> Plan:
+        return replace(super().plan, missing=True)
 
     def perturbations(self, x: Any, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
         return {"hidden": np.arange(max(1, count), dtype=np.int32)}
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        hidden, all_labels = pass_["once"]["hidden"], pass_["labels"]
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
+        hidden, all_labels = pass_.once["hidden"], pass_.shared["labels"]
         visible = []
         for i in range(len(all_labels)):
             labels = all_labels[str(i)]

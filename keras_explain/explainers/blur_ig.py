@@ -1,6 +1,7 @@
 """Blur Integrated Gradients."""
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from keras import ops, tree
 from keras_explain.core import checks
 from keras_explain.core.explainer import Explainer
 from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass, Plan
 from keras_explain.explainers.layers import pieces
 
 
@@ -47,8 +49,13 @@ class BlurIG(Explainer):
             raise ValueError("Expected `max_sigma` above 0. Received: max_sigma=0.")
 
     @property
-    def measured_from(self) -> Literal["own reference"] | None:
-        return "own reference"
+    def plan(self) -> Plan:
+        return replace(
+            super().plan,
+            unit="score",
+            measured_from="own reference",
+            references=self._reference,
+        )
 
     def check(self, x: Any) -> None:
         for leaf in tree.flatten(x):
@@ -66,7 +73,7 @@ class BlurIG(Explainer):
             for name in ("node", "begin", "end")
         }
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         _refuse_ids(probe.inputs)
         node, before, after = (
             self._blurred(probe, x, pass_[name]) for name in ("node", "begin", "end")
@@ -74,7 +81,7 @@ class BlurIG(Explainer):
         gradient = probe.gradient(node, target)
         return tree.map_structure(lambda g, a, b: g * (b - a), gradient, before, after)
 
-    def references(self, probe: Probe, passes: dict[str, Any]) -> Any:
+    def _reference(self, probe: Probe, passes: dict[str, Any]) -> Any:
         return self._blurred(probe, probe.inputs, ops.full((1,), self.max_sigma))
 
     def _blurred(self, probe: Probe, x: Any, sigma: Any) -> Any:

@@ -11,8 +11,10 @@ from keras_explain.core.data.layout import Layout
 from keras_explain.core.explainer import Explainer
 from keras_explain.core.graph import paths, traced
 from keras_explain.core.graph.operations import AFFINE, ALIASES, MIXING, ROUTING, WEIGHTED
-from keras_explain.core.model.probe import Features, Probe
-from keras_explain.core.run.precision import ROUNDING, Unit
+from keras_explain.core.model.passed import Activations, ForwardPass
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass, Plan
+from keras_explain.core.run.precision import ROUNDING
 
 Tensor = Any
 
@@ -37,10 +39,10 @@ class LayerMap(Explainer, abc.ABC):
                 f"of tokens [B, T, C] to [B, h, w, C]. Received: reshape={grid!r}."
             )
 
-    def at_layer(self, probe: Probe, x: Any, target: Any) -> Features:
-        """The layer's output at the point `x`."""
+    def at_layer(self, probe: Probe, passed: ForwardPass) -> Activations:
+        """The layer's output in a forward pass."""
         arrange = None if self.reshape is None else self._arrange
-        return probe.at(self.layer, x, target, arrange, self.call)
+        return probe.activations(passed, self.layer, arrange, self.call)
 
     def _arrange(self, tokens: Tensor, path: str) -> Tensor:
         """Tokens `[n, T, C]` of the layer `path` as a grid `[n, h, w, C]`."""
@@ -67,16 +69,20 @@ class _CAM(LayerMap, abc.ABC):
     """
 
     @property
-    def unit(self) -> Unit | None:
-        return "score"
+    def plan(self) -> Plan:
+        return Plan(unit="score")
 
     @abc.abstractmethod
-    def weights(self, features: Features) -> Tensor:
+    def weights(self, features: Activations) -> Tensor:
         """What the activation `[n, h, w, K]` is multiplied by, of a shape that broadcasts to it."""
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        features = self.at_layer(probe, x, target)
-        cam = ops.sum(self.weights(features) * features.activation, axis=-1)
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
+        return self.map_of(probe, probe.forward(x, target))
+
+    def map_of(self, probe: Probe, passed: ForwardPass) -> Tensor:
+        """The map `[n, h, w]` of the layer in a forward pass."""
+        features = self.at_layer(probe, passed)
+        cam = ops.sum(self.weights(features) * features.values, axis=-1)
         return ops.relu(cam) if self.relu else cam
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
@@ -110,7 +116,7 @@ class CAM(_CAM):
 
     relu: bool = False
 
-    def weights(self, features: Features) -> Tensor:
+    def weights(self, features: Activations) -> Tensor:
         _check_is_linear_in_the_average(features)
         gradient = features.gradient  # w_k over the number of positions, at each of them
         count = math.prod(features.call.output.shape[1:]) // gradient.shape[-1]
@@ -145,7 +151,7 @@ class GradCAM(_CAM):
         - [Selvaraju et al., 2017](https://arxiv.org/abs/1610.02391), equations 1 and 2
     """
 
-    def weights(self, features: Features) -> Tensor:
+    def weights(self, features: Activations) -> Tensor:
         axes = _positions(features.gradient)
         mean = ops.mean(features.gradient, axis=axes, keepdims=True)
         size = ops.mean(ops.abs(features.gradient), axis=axes, keepdims=True)
@@ -173,8 +179,8 @@ class GradCAMPlusPlus(_CAM):
         - [Chattopadhay et al., 2018](https://arxiv.org/abs/1710.11063), equations 5 and 19
     """
 
-    def weights(self, features: Features) -> Tensor:
-        a, g = features.activation, ops.relu(features.gradient)
+    def weights(self, features: Activations) -> Tensor:
+        a, g = features.values, ops.relu(features.gradient)
         total = ops.sum(ops.relu(a), axis=_positions(a), keepdims=True)
         return ops.sum(g / (2 + g * total), axis=_positions(a), keepdims=True)
 
@@ -199,7 +205,7 @@ class HiResCAM(_CAM):
 
     relu: bool = False
 
-    def weights(self, features: Features) -> Tensor:
+    def weights(self, features: Activations) -> Tensor:
         return features.gradient
 
 
@@ -224,8 +230,8 @@ class XGradCAM(_CAM):
 
     relu: bool = False
 
-    def weights(self, features: Features) -> Tensor:
-        a, axes = features.activation, _positions(features.activation)
+    def weights(self, features: Activations) -> Tensor:
+        a, axes = features.values, _positions(features.values)
         total = ops.sum(a, axis=axes, keepdims=True)
         counts = ops.abs(total) > 1e-6 * ops.sum(ops.abs(a), axis=axes, keepdims=True)
         weighted = ops.sum(a * features.gradient, axis=axes, keepdims=True)
@@ -249,7 +255,7 @@ class LayerCAM(_CAM):
         - [Jiang et al., 2021](https://doi.org/10.1109/TIP.2021.3089943), equations 6 to 8
     """
 
-    def weights(self, features: Features) -> Tensor:
+    def weights(self, features: Activations) -> Tensor:
         return ops.relu(features.gradient)
 
 
@@ -275,11 +281,11 @@ class EigenCAM(_CAM):
     relu: bool = False
 
     @property
-    def unit(self) -> Unit | None:
-        return None
+    def plan(self) -> Plan:
+        return Plan()
 
-    def weights(self, features: Features) -> Tensor:
-        activation = features.activation
+    def weights(self, features: Activations) -> Tensor:
+        activation = features.values
         *spatial, channels = activation.shape[1:]
         a = ops.reshape(activation, (-1, math.prod(spatial), channels))  # [n, P, K]
         largest = ops.max(ops.abs(a), axis=(1, 2), keepdims=True)
@@ -329,7 +335,7 @@ _LINEAR = (
 )
 
 
-def _check_is_linear_in_the_average(features: Features) -> None:
+def _check_is_linear_in_the_average(features: Activations) -> None:
     """Raises a `ValueError` unless the score is an affine function of the output's average."""
     averaged = {id(features.call.output): False}  # by the id of a tensor, whether it was averaged
     for op in paths.operations_between(features.scores, features.call.output):
@@ -347,7 +353,7 @@ def _check_is_linear_in_the_average(features: Features) -> None:
         averaged |= {id(t): linear for t in op.outputs}
 
 
-def _averages(op: Any, features: Features) -> bool:
+def _averages(op: Any, features: Activations) -> bool:
     """Whether an operation averages the output over all its positions."""
     shape = features.call.output.shape
     positions = set(Layout(len(shape), features.channels).axes)

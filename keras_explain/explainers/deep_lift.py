@@ -1,6 +1,7 @@
 """DeepLIFT and DeepSHAP."""
 
 import abc
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from keras_explain.core.graph.rules import (
 )
 from keras_explain.core.graph.steps import Call
 from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass, Plan
 from keras_explain.core.run.reductions import Mean
 from keras_explain.explainers.multipliers import Rescale, RevealCancel
 
@@ -34,8 +36,8 @@ class _Differences(Attribution, abc.ABC):
         object.__setattr__(self, "opaque", selectors(self.opaque))
 
     @property
-    def measured_from(self) -> Literal["base values"] | None:
-        return "base values"
+    def plan(self) -> Plan:
+        return replace(super().plan, unit="score", measured_from="base values")
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
         return total["values"]
@@ -62,13 +64,13 @@ class _Differences(Attribution, abc.ABC):
             target: Ints `[n, 1]`.
             rule: How multipliers go back.
         """
-        computation = probe.computation(x, target, opaque=self._is_opaque)
+        computation = probe.forward(x, target, own=True).computation(opaque=self._is_opaque)
         check_selectors("opaque", self.opaque, computation.calls)
         if probe.takes_any_rows and computation.keeps_rows and shared is not False:
             rows = ops.where(shared, 1, ops.shape(probe.row)[0])
             start = tree.map_structure(lambda leaf: leaf[:rows], start)
         start = probe.point(start)
-        reference = probe.computation(start, target, opaque=self._is_opaque)
+        reference = probe.forward(start, target, own=True).computation(opaque=self._is_opaque)
         for step in computation.steps:
             if step.type == "Layer" and not matches(self.opaque, step.call):
                 warn_of_one_step(step)
@@ -117,7 +119,7 @@ class DeepLIFT(_Differences):
     def check(self, x: Any) -> None:
         baselines.check(self.baseline, x)
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         start = probe.baseline(self.baseline)
         shared = baselines.is_shared(self.baseline, probe.inputs)
         return self.contributions(probe, x, start, shared, target, _RULES[self.rule])
@@ -143,21 +145,21 @@ class DeepSHAP(_Differences):
 
     reduce = Mean()
 
+    @property
+    def plan(self) -> Plan:
+        return replace(super().plan, apart=True)
+
     def check(self, x: Any) -> None:
         background.check(self.background, x)
 
     def passes(self, seed: int) -> dict[str, Any]:
         return {"reference": np.arange(background.size(self.background), dtype=np.int32)}
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         reference = pass_["reference"]
         start = background.rows(self.background, probe.inputs, reference)
         shared = ops.all(reference == reference[:1])
         return self.contributions(probe, x, start, shared, target, Rescale)
-
-    @property
-    def passes_apart(self) -> bool:
-        return True
 
 
 _RULES = {"rescale": Rescale, "reveal_cancel": RevealCancel}

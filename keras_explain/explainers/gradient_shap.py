@@ -1,6 +1,7 @@
 """GradientSHAP (expected gradients)."""
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from keras import tree
@@ -9,8 +10,9 @@ from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.data import background
 from keras_explain.core.explainer import Attribution
-from keras_explain.core.model.probe import Probe, between
-from keras_explain.core.run.precision import Unit
+from keras_explain.core.model.points import between
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass, Plan
 from keras_explain.core.run.reductions import Mean
 from keras_explain.explainers.smooth import noisy
 
@@ -43,12 +45,13 @@ class GradientSHAP(Attribution):
     reduce = Mean()
 
     @property
-    def measured_from(self) -> Literal["shared references"] | None:
-        return None if self.noise else "shared references"
-
-    @property
-    def unit(self) -> Unit | None:
-        return "score"
+    def plan(self) -> Plan:
+        return replace(
+            super().plan,
+            unit="score",
+            measured_from=None if self.noise else "shared references",
+            references=self._references,
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,12 +74,12 @@ class GradientSHAP(Attribution):
             "key": backend.random_keys(seed, self.samples),
         }
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         if self.noise:
             x = noisy(probe, x, self.noise, pass_["key"])
         start = probe.point(background.rows(self.background, probe.inputs, pass_["reference"]))
         gradient = probe.gradient(between(start, x, pass_["alpha"]), target)
         return tree.map_structure(lambda g, a, b: g * (b - a), gradient, start, x)
 
-    def references(self, probe: Probe, passes: dict[str, Any]) -> Any:
+    def _references(self, probe: Probe, passes: dict[str, Any]) -> Any:
         return background.rows(self.background, probe.inputs, passes["reference"])

@@ -1,6 +1,7 @@
 """Guided backpropagation, the deconvolutional network, and Guided Grad-CAM."""
 
 import abc
+from dataclasses import replace
 from typing import Any
 
 from keras import ops, tree
@@ -9,28 +10,30 @@ from keras_explain.core.explainer import Attribution, Explainer
 from keras_explain.core.graph import traced
 from keras_explain.core.graph.computation import Computation
 from keras_explain.core.graph.steps import Step
+from keras_explain.core.model.passed import ForwardPass
 from keras_explain.core.model.probe import Probe
-from keras_explain.core.run.precision import Unit
+from keras_explain.core.run.plan import Pass, Plan
 from keras_explain.explainers.cams import GradCAM
 
 Tensor = Any
 RELUS = ("Relu", "Relu6")
 
 
-def with_relus(probe: Probe, x: Any, target: Any) -> Computation:
+def with_relus(passed: ForwardPass) -> Computation:
     """The computation of the gradient, with the ReLUs that a custom gradient would hide."""
-    return probe.computation(x, target, by_value=False, shown=RELUS)
+    return passed.computation(by_value=False, shown=RELUS)
 
 
 class _Backpropagation(Attribution, abc.ABC):
     """A gradient that is taken by a rule of its own at every ReLU."""
 
     @property
-    def unit(self) -> Unit | None:
-        return "score per input"
+    def plan(self) -> Plan:
+        return replace(super().plan, unit="score per input")
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        return tree.pack_sequence_as(x, self.backward(with_relus(probe, x, target)))
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
+        computation = with_relus(probe.forward(x, target, own=True))
+        return tree.pack_sequence_as(x, self.backward(computation))
 
     def backward(self, computation: Computation) -> list[Tensor]:
         """The gradient by each of the computation's sources."""
@@ -110,14 +113,13 @@ class GuidedGradCAM(Explainer):
     call: int | None = None
 
     @property
-    def unit(self) -> Unit | None:
-        return "score"  # that of its map
+    def plan(self) -> Plan:
+        return Plan(unit="score")  # that of its map
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        computation = with_relus(probe, x, target)
-        guided = tree.pack_sequence_as(x, GuidedBackprop().backward(computation))
-        point = tree.pack_sequence_as(x, computation.sources)
-        return {"guided": guided, "map": self._cam.step(probe, point, target, {})}
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
+        passed = probe.forward(x, target, own=True)
+        guided = tree.pack_sequence_as(x, GuidedBackprop().backward(with_relus(passed)))
+        return {"guided": guided, "map": self._cam.map_of(probe, passed)}
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
         values, guided = {}, tree.flatten(total["guided"])

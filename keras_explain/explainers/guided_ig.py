@@ -1,6 +1,7 @@
 """Guided Integrated Gradients."""
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from keras import ops, tree
@@ -9,6 +10,7 @@ from keras_explain.core import checks
 from keras_explain.core.data import baselines
 from keras_explain.core.explainer import Explainer
 from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass, Plan
 
 
 class GuidedIG(Explainer):
@@ -54,13 +56,15 @@ class GuidedIG(Explainer):
             )
 
     @property
-    def measured_from(self) -> Literal["own reference"] | None:
-        return "own reference"
+    def plan(self) -> Plan:
+        return replace(
+            super().plan, unit="score", measured_from="own reference", references=self._reference
+        )
 
     def check(self, x: Any) -> None:
         baselines.check(self.baseline, x)
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         # The loop may use what was made before it, but what is made inside stays inside.
         probe.scores(x, target)
         start = probe.point(probe.baseline(self.baseline))
@@ -78,7 +82,7 @@ class GuidedIG(Explainer):
         state = (ops.zeros_like(way),) * 3
         return _like(start, ops.fori_loop(0, self.steps + 1, go_on, state)[2])
 
-    def references(self, probe: Probe, passes: dict[str, Any]) -> Any:
+    def _reference(self, probe: Probe, passes: dict[str, Any]) -> Any:
         return probe.baseline(self.baseline)
 
     def _further(self, share: Any, gradient: Any, length: Any, alpha: Any) -> Any:

@@ -1,6 +1,7 @@
 """Integrated Gradients."""
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from keras import tree
@@ -8,8 +9,9 @@ from keras import tree
 from keras_explain.core import checks
 from keras_explain.core.data import baselines
 from keras_explain.core.explainer import Attribution
-from keras_explain.core.model.probe import Probe, between
-from keras_explain.core.run.precision import Unit
+from keras_explain.core.model.points import between
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass, Plan
 
 
 class IntegratedGradients(Attribution):
@@ -42,12 +44,12 @@ class IntegratedGradients(Attribution):
         checks.count("steps", self.steps)
 
     @property
-    def measured_from(self) -> Literal["own reference"] | None:
-        return "own reference" if self.multiply_by_inputs else None
-
-    @property
-    def unit(self) -> Unit | None:
-        return "score" if self.multiply_by_inputs else "score per input"
+    def plan(self) -> Plan:
+        if not self.multiply_by_inputs:
+            return replace(super().plan, unit="score per input")
+        return replace(
+            super().plan, unit="score", measured_from="own reference", references=self._reference
+        )
 
     def check(self, x: Any) -> None:
         baselines.check(self.baseline, x)
@@ -59,7 +61,7 @@ class IntegratedGradients(Attribution):
             "weight": (weight / 2).astype(np.float32),
         }
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         point = between(self._start(probe), x, pass_["alpha"])
         return probe.gradient(point, target, weight=pass_["weight"])
 
@@ -68,7 +70,7 @@ class IntegratedGradients(Attribution):
             return total
         return tree.map_structure(lambda t, a, b: t * (b - a), total, self._start(probe), x)
 
-    def references(self, probe: Probe, passes: dict[str, Any]) -> Any:
+    def _reference(self, probe: Probe, passes: dict[str, Any]) -> Any:
         return probe.baseline(self.baseline)
 
     def _start(self, probe: Probe) -> Any:

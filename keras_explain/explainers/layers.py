@@ -1,7 +1,8 @@
 """Layer conductance and internal influence: what a layer does for a score, along an input path."""
 
 import abc
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from keras import ops, tree
@@ -9,7 +10,9 @@ from keras import ops, tree
 from keras_explain.core import checks
 from keras_explain.core.data import baselines
 from keras_explain.core.explainer import Explainer
-from keras_explain.core.model.probe import Probe, between, per_row
+from keras_explain.core.model.points import between, per_row
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass, Plan
 
 
 def pieces(steps: int) -> dict[str, np.ndarray]:
@@ -44,8 +47,8 @@ class _AlongThePath(Explainer, abc.ABC):
         checks.count("steps", self.steps)
 
     @property
-    def of_the_point(self) -> bool:
-        return False
+    def plan(self) -> Plan:
+        return Plan(values="input")
 
     def check(self, x: Any) -> None:
         baselines.check(self.baseline, x)
@@ -82,17 +85,19 @@ class LayerConductance(_AlongThePath):
     """
 
     @property
-    def measured_from(self) -> Literal["own reference"] | None:
-        return "own reference"
+    def plan(self) -> Plan:
+        return replace(
+            super().plan, unit="score", measured_from="own reference", references=self._reference
+        )
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         start = self._start(probe)
         gradient = probe.inside(self.layer, between(start, x, pass_["node"]), target, self.call)[1]
         before = probe.output_of(self.layer, between(start, x, pass_["begin"]), self.call)
         after = probe.output_of(self.layer, between(start, x, pass_["end"]), self.call)
         return tree.map_structure(lambda g, a, b: g * (b - a), gradient, before, after)
 
-    def references(self, probe: Probe, passes: dict[str, Any]) -> Any:
+    def _reference(self, probe: Probe, passes: dict[str, Any]) -> Any:
         return probe.baseline(self.baseline)
 
 
@@ -116,7 +121,7 @@ class InternalInfluence(_AlongThePath):
           the line spread evenly as distribution of interest
     """
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         point = between(self._start(probe), x, pass_["node"])
         gradient = probe.inside(self.layer, point, target, self.call)[1]
         return tree.map_structure(lambda g: ops.multiply(g, per_row(pass_["weight"], g)), gradient)

@@ -2,6 +2,7 @@
 
 import abc
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -27,7 +28,7 @@ from keras_explain.core.model.opened import OpenModel
 from keras_explain.core.model.probe import Probe
 from keras_explain.core.model.targets import as_target
 from keras_explain.core.run import chunks
-from keras_explain.core.run.precision import Unit
+from keras_explain.core.run.plan import Pass, Plan
 
 Tensor = Any
 HELD = ("Rsqrt",)
@@ -38,15 +39,15 @@ class _Relevance(Attribution, abc.ABC):
     """Relevance that goes back from the score, layer by layer."""
 
     @property
-    def unit(self) -> Unit | None:
-        return "score"
+    def plan(self) -> Plan:
+        return replace(super().plan, unit="score")
 
     @property
     @abc.abstractmethod
     def composite(self) -> Composite:
         """Which layer takes which rule."""
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         computation, rule = self.computation(probe, x, target)
         relevance = computation.backward(computation.result, rule)
         score = computation.result[:, 0]
@@ -87,7 +88,8 @@ class _Relevance(Attribution, abc.ABC):
 
     def computation(self, probe: Probe, x: Any, target: Tensor) -> tuple[Computation, "_Backward"]:
         """What leads to the score, and how relevance goes back through its steps."""
-        found = probe.computation(x, target, opaque=self._is_opaque, held=HELD)
+        passed = probe.forward(x, target, own=True)
+        found = passed.computation(opaque=self._is_opaque, held=HELD)
         for where, _ in self.composite:
             rules.check_selectors("rules", where, found.calls)
         return found, _Backward(self.composite, found)
@@ -182,14 +184,10 @@ class _Residuals(Explainer):
     explainer: Any
 
     @property
-    def explained_layer(self) -> str | None:
-        return self.explainer.explained_layer
+    def plan(self) -> Plan:
+        return Plan(layer=self.explainer.layer, call=self.explainer.call)
 
-    @property
-    def explained_call(self) -> int | None:
-        return self.explainer.explained_call
-
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         computation, rule = self.explainer.computation(probe, x, target)
         rows = ops.shape(computation.result)[0]
         lost: dict[str, Any] = defaultdict(float)

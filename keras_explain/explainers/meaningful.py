@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,10 +12,11 @@ from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.data.layout import Layout
 from keras_explain.core.hiding.features import Columns, Features, places
-from keras_explain.core.hiding.masking import Perturbation, looked_up, own_labels
-from keras_explain.core.model.probe import Probe, resize
-from keras_explain.core.run.chunks import Share
-from keras_explain.core.run.precision import Unit, difference
+from keras_explain.core.hiding.masking import Perturbation, looked_up
+from keras_explain.core.model.overlay import resize
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass, Plan, Share
+from keras_explain.core.run.precision import difference
 from keras_explain.core.run.reductions import Mean, Reduction
 
 Tensor = Any
@@ -78,12 +80,8 @@ class _LearnedMask(Perturbation, abc.ABC):
         return numbers
 
     @property
-    def takes_classes(self) -> bool:
-        return False
-
-    @property
-    def unit(self) -> Unit | None:
-        return None  # a mask
+    def plan(self) -> Plan:
+        return replace(super().plan, classes="one", unit=None)  # a mask
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
         if are_tokens:
@@ -108,7 +106,7 @@ class _LearnedMask(Perturbation, abc.ABC):
         drawn = backend.random_uniform(seed, (1, self.steps, len(sides)), stream)
         return np.floor(drawn * (2 * most + 1) - most).astype(np.int32)
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         # The loop may use what was made before it, but what is made inside stays inside.
         probe.gradient(x, target)  # where there is none, this says so
         fill, laid = probe.point(self.fill_of(probe, pass_)), _Laid(probe, pass_)
@@ -280,10 +278,10 @@ class _Laid:
         pass_: What the step received.
     """
 
-    def __init__(self, probe: Probe, pass_: dict[str, Any]) -> None:
+    def __init__(self, probe: Probe, pass_: Pass) -> None:
         self._cells, self._shift = pass_["cells"], pass_["shift"]
-        self._labels = own_labels(pass_) | self._cells
-        self._sides = probe.sides
+        self._labels = pass_.for_rows(pass_.shared["labels"]) | self._cells
+        self._sides = probe.overlay.sides
 
     def over_places(self, mask: Tensor, step: Any = None) -> list[Tensor]:
         """How much of each place is seen, `[n, *places]` a leaf, with the mask moved in a step."""

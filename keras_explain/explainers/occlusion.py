@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from keras_explain.core import checks
 from keras_explain.core.hiding.features import Features, per_axis, places
 from keras_explain.core.hiding.masking import Perturbation, for_rows
 from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass, Plan
 from keras_explain.core.run.reductions import Weighted
 
 
@@ -40,7 +42,10 @@ class Occlusion(Perturbation):
     stride: Any = None
 
     reduce = Weighted()
-    takes_missing = True
+
+    @property
+    def plan(self) -> Plan:
+        return replace(super().plan, missing=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,10 +69,10 @@ class Occlusion(Perturbation):
         width = max(map(len, windows))
         return {"window": np.array([w + [0] * (width - len(w)) for w in windows], np.int32)}
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        labels, window = pass_["labels"], pass_["once"]["window"]
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
+        labels, window = pass_.shared["labels"], pass_.once["window"]
         covered = []  # [passes, samples or 1, *places]
-        for i, sides in enumerate(probe.sides):
+        for i, sides in enumerate(probe.overlay.sides):
             if str(i) in labels:
                 inside = _inside(labels[str(i)][None], window[:, 1], self._along_features()[0][0])
             else:
@@ -76,7 +81,7 @@ class Occlusion(Perturbation):
             mine = ops.equal(window[:, 0], _FEATURES if str(i) in labels else i)
             covered.append(inside & ops.reshape(mine, (-1,) + (1,) * (len(inside.shape) - 1)))
         score = self.hidden_scores(probe, target, pass_, [ops.logical_not(c) for c in covered])
-        lost = ops.take(pass_["score"], pass_["sample"], axis=0) - score
+        lost = pass_.for_rows(pass_.scores) - score
         return {"weight": [for_rows(ops.cast(c, "float32"), pass_) for c in covered], "score": lost}
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:

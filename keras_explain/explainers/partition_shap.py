@@ -4,6 +4,7 @@ import functools
 import heapq
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -15,8 +16,8 @@ from keras_explain.core.data import background as backgrounds
 from keras_explain.core.hiding.features import Columns, Features, Pixels
 from keras_explain.core.hiding.masking import Perturbation, placed, seen
 from keras_explain.core.model.probe import Probe
-from keras_explain.core.run.chunks import Share
-from keras_explain.core.run.precision import Unit, rounding
+from keras_explain.core.run.plan import About, Pass, Plan, Share
+from keras_explain.core.run.precision import rounding
 from keras_explain.core.run.reductions import Each, Reduction
 
 _AT_ONCE = 16  # coalitions; not the batch size, on which the values must not depend
@@ -62,12 +63,13 @@ class PartitionSHAP(Perturbation):
         checks.count("samples", self.samples)
 
     @property
-    def takes_classes(self) -> bool:
-        return False  # which coalitions are looked at depends on the class
-
-    @property
-    def unit(self) -> Unit | None:
-        return None  # a difference may be shared by any number of features
+    def plan(self) -> Plan:
+        return replace(
+            super().plan,
+            classes="one",  # which coalitions are looked at depends on the class
+            unit=None,  # a difference may be shared by any number of features
+            search=self._search,
+        )
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features:
         if are_tokens:
@@ -95,20 +97,20 @@ class PartitionSHAP(Perturbation):
                 f"Received: {clustering.tolist()}."
             )
 
-    def shares(self, x: Any, facts: dict[str, Any], seed: int) -> list[Share]:
+    def shares(self, x: Any, about: About, seed: int) -> list[Share]:
         def most(passes: np.ndarray) -> np.ndarray:
             return np.broadcast_to(passes[:1], (self.samples * len(passes), *passes.shape[1:]))
 
         return [
             Share(share.rows, tree.map_structure(most, share.passes), share.own)
-            for share in super().shares(x, facts, seed)
+            for share in super().shares(x, about, seed)
         ]
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        visible = [seen(pass_, str(i)) for i in range(len(pass_["labels"]))]
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
+        visible = [seen(pass_, str(i)) for i in range(len(pass_.shared["labels"]))]
         return self.hidden_scores(probe, target, pass_, visible)
 
-    def search(
+    def _search(
         self, x: Any, share: Share, reduced: Callable[[dict[str, Any]], Any]
     ) -> dict[str, Any]:
         every: list[np.ndarray] = []

@@ -10,6 +10,7 @@ from keras_explain.core import checks
 from keras_explain.core.hiding.features import Columns, Features, places
 from keras_explain.core.hiding.masking import Perturbation, for_rows, seen
 from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass
 from keras_explain.core.run.reductions import Weighted
 
 
@@ -74,12 +75,13 @@ class RISE(Perturbation):
                 passes["offset"][str(i)] = offset
         return passes
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        visible = [self._visible(str(i), sides, pass_) for i, sides in enumerate(probe.sides)]
-        change = self.hidden_scores(probe, target, pass_, visible) - ops.take(
-            pass_["score"], pass_["sample"], axis=0
-        )  # of a constant model exactly 0
-        labels = pass_["labels"]
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
+        visible = [
+            self._visible(str(i), sides, pass_) for i, sides in enumerate(probe.overlay.sides)
+        ]
+        score = self.hidden_scores(probe, target, pass_, visible)
+        change = score - pass_.for_rows(pass_.scores)  # of a constant model exactly 0
+        labels = pass_.shared["labels"]
         weight = [
             v & (labels[str(i)] >= 0) if str(i) in labels else v for i, v in enumerate(visible)
         ]
@@ -98,11 +100,11 @@ class RISE(Perturbation):
         leaves = [of_seen(s, w) for s, w in zip(total["sum"], total["weight"], strict=True)]
         return tree.pack_sequence_as(probe.inputs, leaves)
 
-    def _visible(self, leaf: str, sides: tuple[int, ...], pass_: dict[str, Any]) -> Any:
+    def _visible(self, leaf: str, sides: tuple[int, ...], pass_: Pass) -> Any:
         """How much of each place of a leaf is seen, `[passes, samples, *sides]`."""
-        if leaf in pass_["labels"]:
+        if leaf in pass_.shared["labels"]:
             return seen(pass_, leaf)
-        once = pass_["once"]
+        once = pass_.once
         return self._interpolated(once["cells"][leaf], once["offset"][leaf], sides)[:, None]
 
     def _cells(self, side: int) -> int:

@@ -1,12 +1,13 @@
 """Saliency and Input x Gradient."""
 
+from dataclasses import replace
 from typing import Any
 
 from keras import ops, tree
 
 from keras_explain.core.explainer import Attribution
 from keras_explain.core.model.probe import Probe
-from keras_explain.core.run.precision import Unit
+from keras_explain.core.run.plan import Pass, Plan
 
 
 class Saliency(Attribution):
@@ -24,14 +25,10 @@ class Saliency(Attribution):
     absolute: bool = True
 
     @property
-    def unit(self) -> Unit | None:
-        return "score per input"
+    def plan(self) -> Plan:
+        return replace(super().plan, unit="score per input", signed=not self.absolute)
 
-    @property
-    def is_signed(self) -> bool:
-        return not self.absolute
-
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         gradient = probe.gradient(x, target)
         return tree.map_structure(ops.absolute, gradient) if self.absolute else gradient
 
@@ -47,8 +44,8 @@ class InputXGradient(Attribution):
     """
 
     @property
-    def unit(self) -> Unit | None:
-        return "score"
+    def plan(self) -> Plan:
+        return replace(super().plan, unit="score")
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         return tree.map_structure(ops.multiply, x, probe.gradient(x, target))

@@ -8,8 +8,10 @@ from keras import ops, tree
 
 from keras_explain.core import checks
 from keras_explain.core.data import baselines
-from keras_explain.core.model.probe import Features, Probe, per_row
-from keras_explain.core.run.chunks import Share
+from keras_explain.core.model.passed import Activations
+from keras_explain.core.model.points import per_row
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import About, Pass, Plan, Share
 from keras_explain.core.run.precision import difference
 from keras_explain.core.run.reductions import Reduction, Stats, Weighted
 from keras_explain.explainers.cams import LayerMap
@@ -28,31 +30,29 @@ class _ByChannel(LayerMap, abc.ABC):
 
     max_channels: int | None = None
 
-    ragged = frozenset({"base"})
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_channels is not None:
             checks.count("max_channels", self.max_channels)
 
     @property
-    def takes_classes(self) -> bool:
-        return True
+    def plan(self) -> Plan:
+        ragged = frozenset({"base"})
+        return Plan("input", "all", ragged=ragged, shares=self._by_channel, prepare=self.prepared)
 
-    @property
-    def of_the_point(self) -> bool:
-        return False
+    @abc.abstractmethod
+    def prepared(self, probe: Probe, x: Any, target: Any) -> dict[str, Any]:
+        """What passes share, among it `"order"`, as of `_order`."""
 
-    def shares(self, x: Any, facts: dict[str, Any], seed: int) -> list[Share]:
+    def _by_channel(self, x: Any, about: About, seed: int) -> list[Share]:
         rows = np.arange(len(tree.flatten(x)[0]), dtype=np.int32)
-        return [Share(rows, {"place": np.arange(facts["channels"], dtype=np.int32)})]
+        return [Share(rows, {"place": np.arange(about.prepared["order"].shape[1], dtype=np.int32)})]
 
-    def _order(self, features: Features) -> Tensor:
+    def _order(self, features: Activations) -> Tensor:
         """The channel of each pass, ints `[n, passes]`."""
-        activation = features.activation
+        activation = features.values
         channels = activation.shape[-1]
         count = min(self.max_channels or channels, channels)
-        features.probe.facts["channels"] = count
         variance = ops.var(activation, axis=tuple(range(1, len(activation.shape) - 1)))
         if count < channels:
             return ops.top_k(variance, count)[1]
@@ -138,9 +138,9 @@ class ScoreCAM(_ByChannel):
     def check(self, x: Any) -> None:
         baselines.check(self.baseline, x)
 
-    def prepare(self, probe: Probe, x: Any, target: Any) -> dict[str, Any]:
-        features = self.at_layer(probe, x, target)
-        maps = ops.moveaxis(features.activation, -1, 1)  # [n, channels, ...]
+    def prepared(self, probe: Probe, x: Any, target: Any) -> dict[str, Any]:
+        features = self.at_layer(probe, probe.forward(x, target))
+        maps = ops.moveaxis(features.values, -1, 1)  # [n, channels, ...]
         start = probe.point(probe.baseline(self.baseline))
         return {
             "order": self._order(features),
@@ -149,16 +149,16 @@ class ScoreCAM(_ByChannel):
             "base": probe.scores(start, target),
         }
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        sample = pass_["sample"]
-        maps = _entry(pass_["maps"], sample, _entry(pass_["order"], sample, pass_["place"]))
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
+        shared, sample = pass_.shared, pass_.sample
+        maps = _entry(shared["maps"], sample, _entry(shared["order"], sample, pass_["place"]))
         visible, counts = _scaled(probe.upsample(maps))
         leaves, at = tree.flatten(x), probe.under(maps)
-        start = ops.take(tree.flatten(pass_["start"])[at], sample, axis=0)
+        start = pass_.for_rows(tree.flatten(shared["start"])[at])
         visible = probe.layouts[at].over_channels(visible, len(start.shape))
         leaves[at] = start + visible * (leaves[at] - start)
         score = probe.scores(tree.pack_sequence_as(x, leaves), target)
-        base = ops.take(pass_["base"], sample, axis=0)
+        base = pass_.for_rows(shared["base"])
         return {"map": maps, "score": difference(score, base), "counts": counts}
 
 
@@ -186,19 +186,19 @@ class AblationCAM(_ByChannel):
 
     reduce: ClassVar[Reduction] = Weighted()
 
-    def prepare(self, probe: Probe, x: Any, target: Any) -> dict[str, Any]:
-        features = self.at_layer(probe, x, target)
+    def prepared(self, probe: Probe, x: Any, target: Any) -> dict[str, Any]:
+        features = self.at_layer(probe, probe.forward(x, target))
         return {"order": self._order(features), "output": features.output}
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        sample = pass_["sample"]
-        features = self.at_layer(probe, x, target)  # says which call it is; it is not computed
-        output = ops.take(pass_["output"], sample, axis=0)
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
+        passed = probe.forward(x, target)  # says which call it is; it is not computed
+        features = self.at_layer(probe, passed)
+        output = pass_.for_rows(pass_.shared["output"])
         arranged = features.arranged(output)
-        chosen = _entry(pass_["order"], sample, pass_["place"])
+        chosen = _entry(pass_.shared["order"], pass_.sample, pass_["place"])
         kept = 1 - _mark(chosen, output, features.channels)
         score = probe.scores_with(features.call, output * kept, x, target)
-        whole = ops.take(pass_["score"], sample, axis=0)
+        whole = pass_.for_rows(pass_.scores)
         maps = ops.sum(arranged * _mark(chosen, arranged, -1), axis=-1)
         return {"weight": maps, "score": difference(whole, score)}
 

@@ -1,6 +1,7 @@
 """Global sensitivity analysis of what is visible: Sobol indices, and HSIC."""
 
 import abc
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,17 +10,16 @@ from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.hiding.features import Features, Grid
 from keras_explain.core.hiding.masking import Coalitions
-from keras_explain.core.run.precision import Unit, rounding
+from keras_explain.core.run.plan import Plan
+from keras_explain.core.run.precision import rounding
 
 
 class _Sensitivity(Coalitions, abc.ABC):
     """What both share: a coarse grid over pictures, and nothing is made of rounding."""
 
-    is_signed = False
-
     @property
-    def unit(self) -> Unit | None:
-        return None  # shares of variance
+    def plan(self) -> Plan:
+        return replace(super().plan, unit=None, signed=False)  # shares of variance
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features | None:
         if x.ndim == 4:

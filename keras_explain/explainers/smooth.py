@@ -10,7 +10,7 @@ from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.explainer import Explainer, get
 from keras_explain.core.model.probe import Probe
-from keras_explain.core.run.precision import Unit
+from keras_explain.core.run.plan import Pass, Plan
 from keras_explain.core.run.reductions import Mean, MeanSquare, Variance
 from keras_explain.explainers.saliency import Saliency
 
@@ -23,7 +23,7 @@ def noisy(probe: Probe, x: Any, noise: float, keys: Any) -> Any:
         span = ops.max(leaf, axes, keepdims=True) - ops.min(leaf, axes, keepdims=True)
         return leaf + noise * span * normal
 
-    return tree.map_structure(add, x, probe.noise(keys, x))
+    return tree.map_structure(add, x, probe.space.noise(keys, x))
 
 
 class _Noisy(Explainer, abc.ABC):
@@ -40,24 +40,12 @@ class _Noisy(Explainer, abc.ABC):
         checks.share("noise", self.noise)
 
     @property
-    def explained_layer(self) -> str | None:
-        return self.explainer.explained_layer
-
-    @property
-    def explained_call(self) -> int | None:
-        return self.explainer.explained_call
-
-    @property
-    def unit(self) -> Unit | None:
-        return self.explainer.unit
-
-    @property
-    def is_signed(self) -> bool:
-        return type(self.reduce) is Mean and self.explainer.is_signed
-
-    @property
-    def of_the_point(self) -> bool:
-        return self.explainer.of_the_point
+    def plan(self) -> Plan:
+        inner = self.explainer.plan
+        signed = type(self.reduce) is Mean and inner.signed
+        return Plan(
+            inner.values, layer=inner.layer, call=inner.call, unit=inner.unit, signed=signed
+        )
 
     def check(self, x: Any) -> None:
         self.explainer.check(x)
@@ -71,7 +59,7 @@ class _Noisy(Explainer, abc.ABC):
             ),
         }
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         x = noisy(probe, x, self.noise, pass_["key"])
         return self.explainer.within(probe, x, target, pass_["inner"])
 

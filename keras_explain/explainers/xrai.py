@@ -12,8 +12,7 @@ from keras_explain.core.data.kinds import SMALLEST_SIDE
 from keras_explain.core.data.layout import Layout
 from keras_explain.core.explainer import Explainer, get
 from keras_explain.core.model.probe import Probe
-from keras_explain.core.run.chunks import Share
-from keras_explain.core.run.precision import Unit
+from keras_explain.core.run.plan import Pass, Plan, Share
 from keras_explain.explainers.integrated_gradients import IntegratedGradients
 
 _SIDE = 224  # lengths and sizes are in pixels of a picture of this height and width
@@ -84,13 +83,14 @@ class XRAI(Explainer):
         if not self.explainer:
             raise ValueError("Expected one explainer or more. Received: explainer=().")
         for inner in self.explainer:
-            if isinstance(inner, XRAI) or inner.explained_layer is not None:
+            if isinstance(inner, XRAI) or inner.plan.layer is not None:
                 raise ValueError(f"Expected explainers of the input's pixels. Received: {inner}.")
 
     @property
-    def unit(self) -> Unit | None:
-        units = {inner.unit for inner in self.explainer}
-        return units.pop() if len(units) == 1 else None
+    def plan(self) -> Plan:
+        units = {inner.plan.unit for inner in self.explainer}
+        unit = units.pop() if len(units) == 1 else None
+        return Plan(unit=unit, afterwards=self._in_regions)
 
     def check(self, x: Any) -> None:
         leaves = tree.flatten(x)
@@ -110,15 +110,15 @@ class XRAI(Explainer):
         one = tree.map_structure(lambda p: np.asarray(p)[None], inner)
         return {"inner": one} if tree.flatten(one) else {}
 
-    def step(self, probe: Probe, x: Any, target: Any, pass_: dict[str, Any]) -> Any:
-        inner = pass_.get("inner", [{}] * len(self.explainer))
+    def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
+        inner = pass_.each.get("inner", [{}] * len(self.explainer))
         maps = [
             _summed(explainer.within(probe, x, target, passes), probe.layouts[0])
             for explainer, passes in zip(self.explainer, inner, strict=True)
         ]
         return sum(maps) / len(maps)
 
-    def afterwards(self, x: Any, result: dict[str, Any], share: Share) -> dict[str, Any]:
+    def _in_regions(self, x: Any, result: dict[str, Any], share: Share) -> dict[str, Any]:
         pictures = tree.flatten(x)[0]
         least = self.min_size / 3 * _zoom(pictures[0]) ** 2
         added = [

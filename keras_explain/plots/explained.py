@@ -244,7 +244,7 @@ def _one_input(
         gaps=rows(notes.completeness_gaps(explanation)),
         features=None if features is None else _channels_last(rows(features), layout),
         words=None if words is None else words[:max_samples],
-        is_signed=explanation.explainer.is_signed,
+        is_signed=explanation.explainer.plan.signed,
     )
 
 

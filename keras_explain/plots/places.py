@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_explain.core.data.layout import Layout, assumed
-from keras_explain.core.model.probe import resize
+from keras_explain.core.model.overlay import resize
 
 if TYPE_CHECKING:
     from keras_explain.core.record.explanation import Explanation
@@ -81,7 +81,7 @@ def layer_of(explanation: Explanation) -> str | None:
         x.ndim > 2 and matches(x, values, by_target, layout) for (x, values), layout in parts
     ):
         return None
-    return explainer.explained_layer or getattr(explainer, "layer", None)
+    return explainer.plan.layer or getattr(explainer, "layer", None)
 
 
 def pairs_of(x: Any, values: Any) -> list[tuple[Any, Any]]:

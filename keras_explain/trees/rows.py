@@ -222,7 +222,7 @@ class Reader:
                 f"NaN or infinity in {int((~np.isfinite(logits)).any(axis=1).sum())} of "
                 f"{len(logits)} rows. Has the training diverged?"
             )
-        shape = (count, len(logits) // count) if function.facts["per_step"] else (count,)
+        shape = (count, len(logits) // count) if function.learned["per_step"] else (count,)
         sample = np.repeat(np.arange(count), len(logits) // count)
         probabilities = backend.to_numpy(ops.softmax(logits))
         rows = Rows(features, logits.argmax(axis=1), probabilities, sample, shape)
@@ -271,8 +271,8 @@ class Reader:
         function = opened.compiled(
             ("rows", signature, self.layer), lambda: Compiled(backend.compile(read, specs), facts)
         )
-        self._ending = function.facts["ending"]
-        self.output_rank = 3 if function.facts["per_step"] else 2
+        self._ending = function.learned["ending"]
+        self.output_rank = 3 if function.learned["per_step"] else 2
         self.of_logits = self._ending == "Logits"
         return function
 

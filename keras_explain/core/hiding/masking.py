@@ -6,6 +6,7 @@ background, over which the score is averaged.
 """
 
 import abc
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -20,8 +21,7 @@ from keras_explain.core.explainer import Explainer
 from keras_explain.core.hiding import features as cuts
 from keras_explain.core.model.finite import NotFiniteError
 from keras_explain.core.model.probe import Probe
-from keras_explain.core.run.chunks import Share
-from keras_explain.core.run.precision import Unit
+from keras_explain.core.run.plan import About, Pass, Plan, Share
 from keras_explain.core.run.reductions import Each, Reduction
 
 Tensor = Any
@@ -38,21 +38,20 @@ class Perturbation(Explainer, abc.ABC):
     baseline: Any = 0.0
     background: Any = None
 
-    ragged = frozenset({"present"})
     of_features: ClassVar[frozenset[str]] = frozenset()
     """Names of extras `[n, K, M]`: a number a feature, to be put at its places like the values."""
 
     @property
-    def takes_classes(self) -> bool:
-        return True
-
-    @property
-    def of_the_point(self) -> bool:
-        return False
-
-    @property
-    def unit(self) -> Unit | None:
-        return "difference"
+    def plan(self) -> Plan:
+        return Plan(
+            "input",
+            "all",
+            unit="difference",
+            ragged=frozenset({"present"}),
+            shares=self.shares,
+            prepare=None if self.background is not None else self.filled,
+            afterwards=self.afterwards,
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,17 +66,17 @@ class Perturbation(Explainer, abc.ABC):
         if self.background is None:
             baselines.check(self.baseline, x)
         else:
-            backgrounds.check(self.background, x, missing=self.takes_missing)
+            backgrounds.check(self.background, x, missing=self.plan.missing)
 
     def encode(self, x: Any) -> tuple[Nest, dict[str, np.ndarray]]:
         return cuts.encoded(x, self.features)
 
-    def cut(self, x: Nest, facts: dict[str, Any]) -> list[cuts.Features | None]:
+    def cut(self, x: Nest, tokens: Sequence[bool]) -> list[cuts.Features | None]:
         """The features of each leaf of the input, channels last; None where a method needs none."""
         given = cuts.per_input(self.features, self.groups, x)
         return [
-            self.default_features(leaf, tokens) if part is None else part
-            for part, leaf, tokens in zip(given, tree.flatten(x), facts["tokens"], strict=True)
+            self.default_features(leaf, are_ids) if part is None else part
+            for part, leaf, are_ids in zip(given, tree.flatten(x), tokens, strict=True)
         ]
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> cuts.Features | None:
@@ -104,13 +103,14 @@ class Perturbation(Explainer, abc.ABC):
             seed: What is random depends on it alone.
         """
 
-    def shares(self, x: Nest, facts: dict[str, Any], seed: int) -> list[Share]:
-        layouts = facts["layouts"]
+    def shares(self, x: Nest, about: About, seed: int) -> list[Share]:
+        """The samples by how many features they have."""
+        layouts = about.layouts
         leaves = [layout.last(x) for layout, x in zip(layouts, tree.flatten(x), strict=True)]
         x = tree.pack_sequence_as(x, leaves)
         labels = {
             str(i): _numbered(part, leaves[i], layouts[i])
-            for i, part in enumerate(self.cut(x, facts))
+            for i, part in enumerate(self.cut(x, about.tokens))
             if part is not None
         }
         labels, counts = _continued(labels, len(leaves[0]))
@@ -123,6 +123,7 @@ class Perturbation(Explainer, abc.ABC):
         return shares
 
     def afterwards(self, x: Nest, result: dict[str, Any], share: Share) -> dict[str, Any]:
+        """Checks that all scores were finite; more in subclasses."""
         whole = ~np.isfinite(result["scores"]).reshape(len(share.rows), -1).all(axis=1)
         if whole.any():
             _check_missing("`x`", x, share.rows)
@@ -156,7 +157,7 @@ class Perturbation(Explainer, abc.ABC):
     def feature_maps(self, x: Nest, values: Nest, share: Share) -> dict[str, Nest]:
         """`{"features": int32 [n, K, *places]}` where a feature is of several places, else `{}`."""
         no_tokens = [False] * len(tree.flatten(x))  # tokens and columns alike are of one place
-        if not any(part is not None and part.joins for part in self.cut(x, {"tokens": no_tokens})):
+        if not any(part is not None and part.joins for part in self.cut(x, no_tokens)):
             return {}
         maps = [
             np.broadcast_to(share.own["labels"][str(i)][:, None], value.shape)
@@ -164,9 +165,8 @@ class Perturbation(Explainer, abc.ABC):
         ]
         return {"features": tree.pack_sequence_as(x, maps)}
 
-    def prepare(self, probe: Probe, x: Nest, target: Tensor) -> dict[str, Tensor]:
-        if self.background is not None:
-            return {}
+    def filled(self, probe: Probe, x: Nest, target: Tensor) -> dict[str, Tensor]:
+        """What takes the place of hidden features of each sample, where it is a baseline."""
         leaves = tree.flatten(probe.inputs)
         parts = cuts.per_input(self.features, None, probe.inputs)
         given = baselines.per_input(self.baseline, probe.inputs)
@@ -175,7 +175,7 @@ class Perturbation(Explainer, abc.ABC):
         ]
         return {"fill": baselines.apply(fills, leaves, probe.row, probe.layouts)}
 
-    def fill_of(self, probe: Probe, pass_: dict[str, Tensor]) -> Nest:
+    def fill_of(self, probe: Probe, pass_: Pass) -> Nest:
         """What takes the place of hidden features, for each row of a step: a nest like the input.
 
         Args:
@@ -184,11 +184,10 @@ class Perturbation(Explainer, abc.ABC):
         """
         if self.background is not None:
             return backgrounds.rows(self.background, probe.inputs, pass_["reference"])
-        leaves = [ops.take(fill, pass_["sample"], axis=0) for fill in pass_["fill"]]
-        return tree.pack_sequence_as(probe.inputs, leaves)
+        return tree.pack_sequence_as(probe.inputs, pass_.for_rows(pass_.shared["fill"]))
 
     def hidden_scores(
-        self, probe: Probe, target: Tensor, pass_: dict[str, Any], visible: list[Tensor]
+        self, probe: Probe, target: Tensor, pass_: Pass, visible: list[Tensor]
     ) -> Tensor:
         """The scores `[n, K]` of the inputs where only a part is visible.
 
@@ -199,12 +198,12 @@ class Perturbation(Explainer, abc.ABC):
             visible: For each leaf of the input how much of each place is seen, booleans or shares
                 in [0, 1], `[passes, samples, *places]`, where either axis may be 1.
         """
-        inputs = tree.flatten(pass_["inputs"])
+        inputs = tree.flatten(pass_.inputs)
         if self.background is None:
-            fill = [leaf[None] for leaf in pass_["fill"]]
+            fill = [leaf[None] for leaf in pass_.shared["fill"]]
         else:
-            position = pass_["once"]["reference"]
-            rows = backgrounds.rows(self.background, pass_["inputs"], position)
+            position = pass_.once["reference"]
+            rows = backgrounds.rows(self.background, pass_.inputs, position)
             fill = [leaf[:, None] for leaf in tree.flatten(rows)]
         leaves = []
         for x, f, v, layout in zip(inputs, fill, visible, probe.layouts, strict=True):
@@ -308,8 +307,8 @@ class Coalitions(ByFeature, abc.ABC):
             )
         return {"present": self.coalitions(max(1, count), seed)}
 
-    def step(self, probe: Probe, x: Nest, target: Tensor, pass_: dict[str, Tensor]) -> Tensor:
-        visible = [seen(pass_, str(i)) for i in range(len(pass_["labels"]))]
+    def step(self, probe: Probe, x: Nest, target: Tensor, pass_: Pass) -> Tensor:
+        visible = [seen(pass_, str(i)) for i in range(len(pass_.shared["labels"]))]
         return self.hidden_scores(probe, target, pass_, visible)
 
     def values_of(
@@ -330,15 +329,9 @@ def _continued(
     return continued, counts
 
 
-def own_labels(pass_: dict[str, Any]) -> dict[str, Tensor]:
-    """The features of each row's places, `[n, *places]`, by the position of the leaf."""
-    sample = pass_["sample"]
-    return {i: ops.take(labels, sample, axis=0) for i, labels in pass_["labels"].items()}
-
-
-def for_rows(array: Tensor, pass_: dict[str, Any]) -> Tensor:
+def for_rows(array: Tensor, pass_: Pass) -> Tensor:
     """What is of passes and samples, `[passes, samples, ...]` (either axis may be 1), of rows."""
-    counts = [ops.shape(tree.flatten(pass_[name])[0])[0] for name in ("once", "inputs")]
+    counts = [ops.shape(tree.flatten(of)[0])[0] for of in (pass_.once, pass_.inputs)]
     return ops.reshape(ops.broadcast_to(array, (*counts, *array.shape[2:])), (-1, *array.shape[2:]))
 
 
@@ -357,7 +350,7 @@ def looked_up(present: Tensor, labels: Tensor) -> Tensor:
     return ops.take(ops.reshape(present, (-1,)), position, axis=0)
 
 
-def seen(pass_: dict[str, Any], leaf: str) -> Tensor:
+def seen(pass_: Pass, leaf: str) -> Tensor:
     """Which places of a leaf are there, by `pass_["present"]`: `[passes, samples, *places]`.
 
     Where all samples have the same features, the axis of the samples is 1.
@@ -366,11 +359,11 @@ def seen(pass_: dict[str, Any], leaf: str) -> Tensor:
         pass_: What `step` received.
         leaf: The position of the leaf among the inputs.
     """
-    labels = pass_["labels"][leaf]
+    labels = pass_.shared["labels"][leaf]
     places = tuple(labels.shape[1:])
 
     def once() -> Tensor:
-        present = pass_["once"]["present"]
+        present = pass_.once["present"]
         by_feature = ops.transpose(
             ops.concatenate([ops.ones_like(present[:, :1]), present], axis=1)
         )
@@ -378,7 +371,7 @@ def seen(pass_: dict[str, Any], leaf: str) -> Tensor:
         return ops.reshape(ops.transpose(found), (-1, 1, *places))
 
     def each() -> Tensor:
-        found = looked_up(pass_["present"], ops.take(labels, pass_["sample"], axis=0))
+        found = looked_up(pass_["present"], pass_.for_rows(labels))
         return ops.reshape(found, (-1, ops.shape(labels)[0], *places))
 
     return ops.cond(ops.all(labels == labels[:1]), once, each)

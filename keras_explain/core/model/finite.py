@@ -1,13 +1,14 @@
 """Whether all that is returned is finite; if not, which part of the model it comes from."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from keras import tree
+from keras import ops, tree
 
 from keras_explain import backend
+from keras_explain.core.graph.steps import Call
 from keras_explain.core.model.forward import ROWS, Forward
 from keras_explain.core.model.opened import Compiled, OpenModel
 from keras_explain.core.model.targets import Target
@@ -97,15 +98,31 @@ def _first_layer(forward: Forward, row: int) -> tuple[str, str] | None:
     found = np.asarray(function.call(x, rows, forward.target_arrays))  # [calls, 2]
     for what, broken in zip(("NaN", "Infinity"), found.T, strict=True):
         if broken.any():
-            return function.facts["paths"][int(broken.argmax())], what
+            return function.learned[int(broken.argmax())], what
     return None
 
 
 def _compiled(forward: Forward) -> Compiled:
-    def broken(probe_of: Callable, _: list, x: Nest, rows: Tensor) -> Tensor:
-        return probe_of(x, rows).broken_calls()
+    def broken(probe_of: Callable, _: list, x: Nest, rows: Tensor) -> tuple[Tensor, list[str]]:
+        return _broken_calls(probe_of(x, rows).outputs().calls)
 
     return forward.compile(broken, forward.specs, ROWS, arrays=forward.target_arrays)
+
+
+def _broken_calls(calls: Sequence[Call]) -> tuple[Tensor, list[str]]:
+    """For each call of a layer whether its output holds NaN, and infinity, and the paths.
+
+    The first are booleans `[calls, 2]`.
+    """
+    found, paths = [], []
+    for call in calls:
+        parts = [t for t in tree.flatten(call.output) if t.dtype.is_floating]
+        flat = [ops.reshape(ops.cast(part, "float32"), (-1,)) for part in parts]
+        tests = [[ops.any(test(part)) for part in flat] for test in (ops.isnan, ops.isinf)]
+        if flat:
+            found.append(ops.stack([ops.any(ops.stack(one)) for one in tests]))
+            paths.append(call.path)
+    return (ops.stack(found) if found else ops.zeros((0, 2), "bool")), paths
 
 
 def _broken_weight(opened: OpenModel, path: str) -> tuple[str, str] | None:

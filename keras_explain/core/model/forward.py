@@ -13,8 +13,10 @@ from keras.config import image_data_format
 
 from keras_explain import backend
 from keras_explain.core.data import inputs, layout
+from keras_explain.core.model.learned import Learned
 from keras_explain.core.model.opened import Compiled, OpenModel
-from keras_explain.core.model.probe import Probe, Sites, find_sites, specs
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.model.sites import Sites, find_sites, specs
 from keras_explain.core.model.targets import PREDICTED, Class, Target
 
 Tensor = Any
@@ -56,8 +58,8 @@ def predict(
         at, row, classless = forward.tensors(rows[group], index[group])
         found.append([np.asarray(part)[:, 0] for part in forward.score(at, at, row, classless)])
     scores, classes = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    facts = forward.facts
-    return Predictions(classes, scores, facts["width"], facts["has_probabilities"])
+    learned = forward.learned
+    return Predictions(classes, scores, learned.width or 1, learned.has_probabilities)
 
 
 def groups(rows: int, size: int) -> Iterator[slice]:
@@ -153,66 +155,65 @@ class Forward:
     def score(self, x: Nest, at: Nest, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and classes `[n, K]` of inputs `x`, moved to the points of inputs `at`."""
         forward = self._function
-        self.check(index, forward)
+        self.check(index, forward.learned)
         return forward.call(x, at, rows, index, self.target_arrays)
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What was learned of the output, as `Outputs.facts`."""
-        return self._function.facts
+    def learned(self) -> Learned:
+        """What was learned of the output."""
+        return self._function.learned
 
     @property
     def sees_the_input(self) -> bool:
         """Whether scores at other points depend on the input too: on its masks, ids, branches."""
         beside = any(self.sites.inputs) or bool(self.sites.layer)
         booleans = any(leaf.dtype == bool for leaf in tree.flatten(self.x))
-        return beside or booleans or self._function.facts.get("decides", False)
+        return beside or booleans or self.learned.decides
 
-    def check(self, index: Tensor, function: Compiled) -> None:
+    def check(self, index: Tensor, learned: Learned) -> None:
         """Raises a `ValueError` where an index names a class that there is not."""
-        self.target.check(np.asarray(index), function.facts["units"])
+        self.target.check(np.asarray(index), learned.units)
 
     def compile(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., tuple[Nest, Any]],
         *signature: Any,
         arrays: list[Tensor],
-        known: dict[str, Any] | None = None,
+        learned: Learned | None = None,
     ) -> Compiled:
         """Compiles `fn(probe_of, arrays, *inputs)`.
 
         Args:
             fn: Traced with `probe_of(x, rows)`, which opens the model, the tensors of `arrays`, and
-                tensors of the signature.
+                tensors of the signature. It returns tensors, and what is learned.
             *signature: Signatures of the inputs.
             arrays: Arrays of a configuration, which the target's follow.
-            known: Facts that were learned before.
+            learned: What was learned before, if anything was.
         """
-        facts = dict(known or {})
         own = len(arrays) - len(self.target_arrays)
+        found: list[Any] = []
 
         def traced(*args: Any) -> Any:
             *values, tensors = args
             target = self.target.bind(tensors[own:])
 
             def probe_of(x: Nest, rows: Tensor) -> Probe:
-                return Probe(
-                    self.opened, x, target, self.sites, rows, facts, self._integer, self.layouts
-                )
+                where = self.sites, rows, self._integer, self.layouts
+                return Probe(self.opened, x, target, *where, learned or Learned())
 
-            return fn(probe_of, tensors[:own], *values)
+            result, known = fn(probe_of, tensors[:own], *values)
+            found.append(known)
+            return result
 
         specs = [backend.spec(array, free_axes=0) for array in arrays]
-        return Compiled(backend.compile(traced, *signature, specs), facts)
+        return Compiled(backend.compile(traced, *signature, specs), found[-1])
 
     def _sites(self) -> Sites:
         found = self.opened.compiled(
             ("sites", *self._input),
-            lambda: Compiled(
-                None, {"sites": find_sites(self.opened, self.x, self.layer, self._number)}
-            ),
+            lambda: Compiled(None, find_sites(self.opened, self.x, self.layer, self._number)),
         )
-        return found.facts["sites"]
+        return found.learned
 
     @property
     def _function(self) -> Compiled:
@@ -221,10 +222,11 @@ class Forward:
     def _compiled(self) -> Compiled:
         def forward(
             probe_of: Callable, _: list, x: Nest, at: Nest, rows: Tensor, index: Tensor
-        ) -> tuple[Tensor, Tensor]:
+        ) -> tuple[tuple[Tensor, Tensor], Learned]:
             probe = probe_of(x, rows)
             probe.begin(probe.point(at))
-            return probe.begun(index)
+            passed = probe.begun(index)
+            return (passed.scores, passed.index), probe.learned
 
         signature = (self.specs, self.specs, ROWS, ANY_CLASSES)
         return self.compile(forward, *signature, arrays=self.target_arrays)

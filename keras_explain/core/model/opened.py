@@ -3,7 +3,7 @@
 import operator
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -32,7 +32,7 @@ class Compiled:
     """A compiled function (if one is left to call) and what was learned while it was traced."""
 
     call: Any
-    facts: dict[str, Any] = field(default_factory=dict)
+    learned: Any
 
 
 class OpenModel:

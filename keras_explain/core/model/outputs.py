@@ -52,13 +52,27 @@ class Units:
         return 0.5 if self.are_probabilities else 0.0
 
 
+@dataclass(frozen=True)
+class Read:
+    """What is known of an output that was read.
+
+    Attributes:
+        width: How many units it has.
+        has_probabilities: Whether it is known what its probabilities are.
+        as_it_is: Whether it is read as it is although a softmax or sigmoid leads to it.
+    """
+
+    width: int | None = None
+    has_probabilities: bool = False
+    as_it_is: bool = False
+
+
 class Outputs:
     """The outputs of one forward pass of `rows` rows, its recorded calls and its operations.
 
-    `facts` are what was learned of the output that was read: its number of units (`"width"`),
-    whether it is known what its probabilities are (`"has_probabilities"`), and whether it is
-    explained as it is although a softmax or sigmoid leads to it (`"as_it_is"`).
-    `inputs` are the leaves that the model ran on, and `layouts` those of the user's input.
+    `inputs` are the leaves that the model ran on, and `layouts` those of the user's input;
+    `decides` says whether what the model decided by its input was set to what it is for the
+    user's. `read` is what is known of the output that was read last.
     """
 
     def __init__(
@@ -70,11 +84,12 @@ class Outputs:
         operations: list[Any],
         inputs: list[Tensor],
         layouts: Sequence[Layout],
+        decides: bool,
     ) -> None:
-        self._opened, self._raw, self._rows = opened, raw, rows
+        self.opened, self._raw, self._rows = opened, raw, rows
         self.calls, self.operations = calls, operations
-        self.inputs, self._layouts = inputs, layouts
-        self.facts: dict[str, Any] = {}
+        self.inputs, self._layouts, self.decides = inputs, layouts, decides
+        self.read = Read()
 
     @property
     def values(self) -> Nest:
@@ -84,18 +99,18 @@ class Outputs:
     def value(self, output: str | int | None) -> Tensor:
         """One output as the model returns it."""
         raw = self._select(output)
-        self.facts = {"width": raw.shape[-1] if len(raw.shape) > 1 else 1}
+        self.read = Read(_width(raw))
         return self.cut(ops.cast(raw, "float32"))
 
     def units(self, output: str | int | None, of: str) -> "Units":
         """One output as `"logit"` or `"probability"`, after the rule in `core/graph/ending.py`."""
         raw = self._select(output)
         ending = ending_of(raw)
-        self.facts = {
-            "width": raw.shape[-1] if len(raw.shape) > 1 else 1,
-            "has_probabilities": ending.kind is not Kind.UNKNOWN,
-            "as_it_is": of == "logit" and ending.hides_an_activation,
-        }
+        self.read = Read(
+            _width(raw),
+            has_probabilities=ending.kind is not Kind.UNKNOWN,
+            as_it_is=of == "logit" and ending.hides_an_activation,
+        )
         numbers = ending.logits if of == "logit" else ending.probabilities
         shares = of == "probability" or ending.kind is Kind.PROBABILITY
         return Units(self.cut(ops.cast(numbers, "float32")), shares)
@@ -114,7 +129,7 @@ class Outputs:
 
     def calls_of(self, layer: str, number: int | None = None) -> list[Call]:
         """The calls of a layer, or the one of that number."""
-        path = self._opened.resolve(layer)
+        path = self.opened.resolve(layer)
         here = (call for call in self.calls if all(map(traced.is_here, tree.flatten(call.output))))
         calls = [call for call in here if call.path == path]
         if not calls:
@@ -134,7 +149,7 @@ class Outputs:
         """Whether a call has one output `[n, ..., C]` with a spatial extent above 1."""
         if not traced.is_here(call.output) or len(call.output.shape) < 3:
             return False
-        around = self._opened.nodes.get(call.path.rpartition("/")[0])
+        around = self.opened.nodes.get(call.path.rpartition("/")[0])
         if len(call.output.shape) > 3 and isinstance(around, _ATTENTION):  # [n, T, heads, C]
             return False
         shape = tuple(call.output.shape)
@@ -201,7 +216,11 @@ class Outputs:
         if isinstance(self._raw, dict):
             return self._raw
         flat = tree.flatten(self._raw)
-        names = getattr(self._opened.model, "output_names", None)
+        names = getattr(self.opened.model, "output_names", None)
         return dict(
             zip(names if names and len(names) == len(flat) else range(len(flat)), flat, strict=True)
         )
+
+
+def _width(output: Tensor) -> int | None:
+    return output.shape[-1] if len(output.shape) > 1 else 1

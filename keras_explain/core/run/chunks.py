@@ -5,8 +5,6 @@ taken in groups, and each group with as many passes as fit the batch size. Every
 arrays that come in and those that go out stays in tensors.
 """
 
-import dataclasses
-import functools
 import operator
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,11 +13,12 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core.model.forward import ANY_CLASSES, ONE_CLASS, ROWS, Forward, groups
-from keras_explain.core.model.opened import Compiled
-from keras_explain.core.model.probe import Probe
+from keras_explain.core.model.forward import Forward, groups
+from keras_explain.core.model.learned import Learned
 from keras_explain.core.model.targets import Target
 from keras_explain.core.run import precision
+from keras_explain.core.run.functions import SIZE, Functions
+from keras_explain.core.run.plan import Share
 from keras_explain.core.run.progress import bar
 
 if TYPE_CHECKING:
@@ -33,40 +32,6 @@ MANY = 1 / 16
 
 SCORES = 2**24
 """So many scores of passes are kept at most, where a method needs them one by one."""
-
-_SIZE = "size of the point"
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """Samples that take the same passes.
-
-    Attributes:
-        rows: Their positions in the user's batch, ints `[n]`.
-        passes: Small data for each pass over a sample, `[passes, ...]`; none for one pass.
-        own: Data of each sample that passes may use, `[n, ...]`, such as a picture's regions.
-    """
-
-    rows: np.ndarray
-    passes: dict[str, Any]
-    own: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def cut(self, some: slice) -> "Share":
-        """The same for some of the samples."""
-        return self._of(lambda leaf: leaf[some])
-
-    def repeated(self, times: int) -> "Share":
-        """The same with each sample so many times."""
-        return self._of(lambda leaf: np.repeat(leaf, times, axis=0))
-
-    def _of(self, fn: Callable[[np.ndarray], np.ndarray]) -> "Share":
-        return Share(fn(self.rows), self.passes, tree.map_structure(fn, self.own))
-
-    @property
-    def size(self) -> int:
-        """The number of passes."""
-        leaves = tree.flatten(self.passes)
-        return len(leaves[0]) if leaves else 1
 
 
 def run(
@@ -89,7 +54,7 @@ def run(
 
     def joined(*pieces: np.ndarray) -> np.ndarray:
         whole = np.concatenate(pieces)[order]
-        if not explainer.takes_classes:
+        if explainer.plan.classes == "one":
             whole = whole.reshape(index.shape + whole.shape[1:])
         return whole if many else whole[:, 0]
 
@@ -100,29 +65,36 @@ def run(
         "scores": result.pop("scores"),
         "target": target.replace(index=explained) if target.takes_index else target,
         "extras": result,
-        "units": work.facts.get("width"),
-        "as_it_is": work.facts.get("as_it_is", False),
-        "over": work.where.get("over"),
-        "layer_channels": work.where.get("layer_channels"),
+        "units": work.output.width,
+        "as_it_is": work.output.as_it_is,
+        "over": work.values.over,
+        "layer_channels": work.values.layer_channels,
         "channels": tuple(layout.channels for layout in forward.layouts),
     }
 
 
 class _Work:
-    """One call of an explainer: its compiled functions, and the arrays that go into them."""
+    """One call of an explainer: groups of rows, and the functions that they go through.
+
+    Attributes:
+        output: What was learned of the output that is explained.
+        values: What was learned of where the values lie.
+    """
 
     def __init__(self, explainer: "Explainer", forward: Forward, batch_size: int | None) -> None:
-        self.explainer, self.forward = explainer, forward
-        self.facts: dict[str, Any] = {}  # of the output that is explained
-        self.where: dict[str, Any] = {}  # the values lie
-        self.size = forward.batch_size(batch_size, scores_alone=explainer.takes_classes)
-        self.arrays = backend.to_tensors(explainer.arrays()) + forward.target_arrays
+        self._explainer, self._plan, self._forward = explainer, explainer.plan, forward
+        self._functions = Functions(explainer, forward)
+        self._takes_all = self._plan.classes == "all"
+        self._size = forward.batch_size(batch_size, scores_alone=self._takes_all)
+        self.output = self.values = Learned()
 
     def shares(self, seed: int) -> list[Share]:
         """The samples by the passes that they take."""
-        forward = self.forward
-        facts = {"tokens": forward.are_tokens, "layouts": forward.layouts} | self._known
-        shares = self.explainer.shares(self.forward.x, facts, seed)
+        if self._plan.shares is not None:
+            shares = self._plan.shares(self._forward.x, self._functions.about, seed)
+        else:
+            rows = np.arange(len(tree.flatten(self._forward.x)[0]), dtype=np.int32)
+            shares = [Share(rows, self._explainer.passes(seed))]
         as_arrays = (tree.map_structure(np.asarray, (s.passes, s.own)) for s in shares)
         return [Share(s.rows, *arrays) for s, arrays in zip(shares, as_arrays, strict=True)]
 
@@ -133,54 +105,54 @@ class _Work:
             share: The samples.
             index: Their classes, ints `[samples, K]`.
         """
-        size, classes = self.size, index.shape[1]
-        if not self.explainer.takes_classes:
+        size, classes = self._size, index.shape[1]
+        if not self._takes_all:
             share, index = share.repeated(classes), index.reshape(-1, 1)
-        if self._defines("search"):
+        if self._plan.search is not None:
             size = 1
-        elif self.explainer.takes_classes and self.explainer.reduce.grows:
+        elif self._takes_all and self._explainer.reduce.grows:
             size = min(size, max(1, SCORES // (share.size * classes)))
         return [(share.cut(some), index[some]) for some in groups(len(share.rows), size)]
 
     def explain(
         self, share: Share, index: np.ndarray, advance: Callable[[int], object]
     ) -> dict[str, Any]:
-        """Explains some rows; arrays `[rows, ...]`, or `[rows, K, ...]` with `takes_classes`.
+        """Explains some rows; arrays `[rows, ...]`, or for all classes `[rows, K, ...]`.
 
         Args:
             share: The rows and their passes.
             index: Their classes, ints `[rows, K]`.
             advance: Called with the number of rows that went through the model.
         """
-        x, row, classes = self.forward.tensors(share.rows, index)
+        x, row, classes = self._forward.tensors(share.rows, index)
         if share.passes:
-            scores, classes = self.forward.score(x, x, row, classes)
-            self.facts = self.forward.facts
+            scores, classes = self._forward.score(x, x, row, classes)
+            self.output = self._forward.learned
             values = self._in_passes(x, row, classes, scores, share, advance)
             result = {"scores": scores, "index": classes, **values}
         else:
-            whole = self._function("whole", self._whole)
-            self.forward.check(classes, whole)
-            self.facts = whole.facts
-            self.where |= whole.facts
-            result = whole.call(x, row, classes, self.arrays)
+            whole = self._functions.whole
+            self._forward.check(classes, whole.learned)
+            self.output = self.values = whole.learned
+            result = whole.call(x, row, classes, self._functions.arrays)
             classes = result["index"]
             advance(len(share.rows))
         result = tree.map_structure(np.asarray, result)
-        if not self.explainer.takes_classes:
+        if not self._takes_all:
             result |= {name: result[name][:, 0] for name in ("scores", "index")}
-        if self.explainer.measured_from is not None:
+        if self._plan.measured_from is not None:
             result |= _completeness(result, self._base_values(x, row, classes, share, result))
         _check_rows(result["values"], len(share.rows))
-        size = result.pop(_SIZE, 1.0)
-        result |= self.explainer.afterwards(self._taken(share.rows), result, share)
-        return result | {"reliable": precision.reliable(self.explainer, result, size)}
+        size = result.pop(SIZE, 1.0)
+        if self._plan.afterwards is not None:
+            result |= self._plan.afterwards(self._taken(share.rows), result, share)
+        return result | {"reliable": precision.reliable(self._explainer, result, size)}
 
     def _taken(self, rows: np.ndarray) -> Nest:
         """Rows of the input, the channels last."""
-        leaves = zip(self.forward.layouts, tree.flatten(self.forward.x), strict=True)
+        leaves = zip(self._forward.layouts, tree.flatten(self._forward.x), strict=True)
         taken = [layout.last(leaf[rows]) for layout, leaf in leaves]
-        return tree.pack_sequence_as(self.forward.x, taken)
+        return tree.pack_sequence_as(self._forward.x, taken)
 
     def _in_passes(
         self,
@@ -191,52 +163,45 @@ class _Work:
         share: Share,
         advance: Callable[[int], object],
     ) -> dict[str, Any]:
-        own, reduce = backend.to_tensors(share.own), self.explainer.reduce
-        if self.explainer.takes_classes:
-            own["score"] = scores
-        if self._defines("prepare"):
-            prepare = self._function("prepare", self._prepare)
-            own |= prepare.call(x, rows, index, self.arrays)
-        chunk = self._function("chunk", lambda: self._chunk(share, own))
-        apart = self.explainer.passes_apart and len(rows) >= MANY * self.size
-        at_once = 1 if apart else max(1, self.size // len(rows))
+        arrays, reduce = self._functions.arrays, self._explainer.reduce
+        shared, own_scores = backend.to_tensors(share.own), scores if self._takes_all else None
+        if self._plan.prepare is not None:
+            shared |= self._functions.prepare.call(x, rows, index, arrays)
+        chunk = self._functions.chunk(share, shared, own_scores)
+        apart = self._plan.apart and len(rows) >= MANY * self._size
+        at_once = 1 if apart else max(1, self._size // len(rows))
 
         def chunks(passes: dict[str, Any]) -> Iterator[Any]:
             count = len(tree.flatten(passes)[0])
             for i in range(0, count, at_once):
                 some = slice(i, i + at_once)
                 part = tree.map_structure(operator.itemgetter(some), passes)
-                yield chunk.call(x, rows, index, own, part, self.arrays)
+                yield chunk.call(x, rows, index, shared, own_scores, part, arrays)
                 advance(len(rows) * min(at_once, count - i))
 
-        if self._defines("search"):
-            return self._searched(share, lambda passes: reduce.merged(chunks(passes)))
+        if self._plan.search is not None:
+
+            def reduced(passes: dict[str, Any]) -> Nest:
+                values = reduce.result(reduce.merged(chunks(passes)))
+                return tree.map_structure(np.asarray, values)
+
+            return self._plan.search(self._taken(share.rows), share, reduced)
         stats = reduce.merged(chunks(share.passes))
-        finish = self._function("finish", lambda: self._finish(chunk))
-        self.where |= chunk.facts | finish.facts
-        return finish.call(x, rows, stats, self.arrays)
-
-    def _searched(self, share: Share, merged: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-        def reduced(passes: dict[str, Any]) -> Nest:
-            values = self.explainer.reduce.result(merged(passes))
-            return tree.map_structure(np.asarray, values)
-
-        return self.explainer.search(self._taken(share.rows), share, reduced)
+        finish = self._functions.finish(chunk)
+        self.values = finish.learned
+        return finish.call(x, rows, stats, arrays)
 
     def _base_values(
         self, x: Nest, rows: Tensor, index: Tensor, share: Share, result: dict[str, Any]
     ) -> np.ndarray:
         """The score `[rows]` that each row's attributions are measured from."""
-        if self.explainer.measured_from == "base values":
+        if self._plan.measured_from == "base values":
             return result["base_values"]
-        return np.asarray(self._reference_scores(x, rows, index, share))[:, 0]
-
-    def _reference_scores(self, x: Nest, rows: Tensor, index: Tensor, share: Share) -> Tensor:
-        references = self._function("references", lambda: self._references(share))
-        points = references.call(x, rows, share.passes, self.arrays)
-        if self.explainer.measured_from == "own reference":
-            return self.forward.score(x, points, rows, index)[0]
-        return self._mean_score(x, points, rows, index)
+        references = self._functions.references(share)
+        points = references.call(x, rows, share.passes, self._functions.arrays)
+        if self._plan.measured_from == "own reference":
+            return np.asarray(self._forward.score(x, points, rows, index)[0])[:, 0]
+        return np.asarray(self._mean_score(x, points, rows, index))[:, 0]
 
     def _mean_score(self, x: Nest, points: Nest, rows: Tensor, index: Tensor) -> Tensor:
         """The mean score `[rows, 1]` of shared references, for each row's class.
@@ -245,133 +210,20 @@ class _Work:
         once, with the classes of all rows; else beside each row.
         """
         count = len(tree.flatten(points)[0])
-        beside = self.forward.sees_the_input
-        at_once = 1 if beside else self.size
+        beside = self._forward.sees_the_input
+        at_once = 1 if beside else self._size
         total = 0.0
         for i in range(0, count, at_once):
             some = tree.map_structure(lambda p, i=i: p[i : i + at_once], points)
             if beside:
                 some = tree.map_structure(lambda p, v: ops.broadcast_to(p, ops.shape(v)), some, x)
-                total += self.forward.score(x, some, rows, index)[0]
+                total += self._forward.score(x, some, rows, index)[0]
             else:
                 n = len(tree.flatten(some)[0])
                 every = ops.tile(ops.reshape(index, (1, -1)), (n, 1))  # [n, rows]
-                scores = self.forward.score(some, some, ops.zeros((n,), "int32"), every)[0]
+                scores = self._forward.score(some, some, ops.zeros((n,), "int32"), every)[0]
                 total += ops.sum(scores, axis=0)[:, None]
         return total / count
-
-    def _found(
-        self, probe: Probe, explainer: "Explainer", total: Nest, point: Nest
-    ) -> dict[str, Any]:
-        """The values and extras, and what is needed to judge them."""
-        values = explainer.finish(probe, total, point)
-        values = probe.collapse(values) if explainer.of_the_point else values
-        sized = {_SIZE: precision.size_of(point)} if explainer.unit == "score per input" else {}
-        return {"values": values, **sized, **explainer.extras(total)}
-
-    # Compiled functions
-
-    @property
-    def _classes(self) -> Any:
-        return ANY_CLASSES if self.explainer.takes_classes else ONE_CLASS
-
-    def _defines(self, name: str) -> bool:
-        from keras_explain.core.explainer import Explainer
-
-        return getattr(type(self.explainer), name) is not getattr(Explainer, name)
-
-    @property
-    def _known(self) -> dict[str, Any]:
-        """What `prepare` noted while it was traced."""
-        return self._function("prepare", self._prepare).facts if self._defines("prepare") else {}
-
-    def _function(self, name: str, build: Callable[[], Compiled]) -> Compiled:
-        key = (name, *self.forward.key, self.explainer.structure)
-        return self.forward.opened.compiled(key, build)
-
-    def _compile(
-        self, fn: Callable[..., Any], *signature: Any, known: dict[str, Any] | None = None
-    ) -> Compiled:
-        """Compiles `fn(probe_of, explainer, *inputs)`, which finds the facts `known`."""
-
-        def bound(probe_of: Callable, tensors: list[Tensor], *values: Any) -> Any:
-            return fn(probe_of, self.explainer.bind(tensors), *values)
-
-        return self.forward.compile(bound, *signature, arrays=self.arrays, known=known)
-
-    def _whole(self) -> Compiled:
-        def whole(probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, index: Tensor) -> Any:
-            probe = probe_of(x, rows)
-            point = probe.point(x)
-            probe.begin(point)
-            found = self._found(probe, explainer, explainer.step(probe, point, index, {}), point)
-            scores, index = probe.begun(index)
-            return {"scores": scores, "index": index, **found}
-
-        return self._compile(whole, self.forward.specs, ROWS, ONE_CLASS)
-
-    def _prepare(self) -> Compiled:
-        def prepare(
-            probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, index: Tensor
-        ) -> Any:
-            probe = probe_of(x, rows)
-            return explainer.prepare(probe, probe.point(x), index)
-
-        return self._compile(prepare, self.forward.specs, ROWS, self._classes)
-
-    def _chunk(self, share: Share, own: dict[str, Tensor]) -> Compiled:
-        def chunk(
-            probe_of: Callable,
-            explainer: Any,
-            x: Nest,
-            rows: Tensor,
-            index: Tensor,
-            own: dict[str, Tensor],
-            passes: dict[str, Tensor],
-        ) -> Any:
-            n = ops.shape(rows)[0]
-            p = ops.shape(tree.flatten(passes)[0])[0]
-            pass_ = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), passes)
-            if own:
-                pass_ |= {"inputs": x, "once": passes, "sample": _tile(ops.arange(n), p), **own}
-            x, rows, index = tree.map_structure(lambda t: _tile(t, p), (x, rows, index))
-            probe = probe_of(x, rows)
-            values = explainer.step(probe, probe.point(x), index, pass_)
-            values = tree.map_structure(
-                lambda v: ops.reshape(v, (p, n, *ops.shape(v)[1:])), values
-            )  # [p, n, ...]
-            return explainer.reduce.of(values)
-
-        ragged = self.explainer.ragged | {"score"}
-
-        def specs(named: dict[str, Any]) -> dict[str, Any]:
-            return {
-                name: tree.map_structure(
-                    functools.partial(backend.spec, free_axes=2 if name in ragged else 1), nest
-                )
-                for name, nest in named.items()
-            }
-
-        own_and_passes = specs(own), specs(share.passes)
-        signature = (self.forward.specs, ROWS, self._classes, *own_and_passes)
-        return self._compile(chunk, *signature, known=self._known)
-
-    def _finish(self, chunk: Compiled) -> Compiled:
-        def finish(probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, stats: Any) -> Any:
-            probe = probe_of(x, rows)
-            return self._found(probe, explainer, explainer.reduce.result(stats), probe.point(x))
-
-        signature = (self.forward.specs, ROWS, backend.output_specs(chunk.call))
-        return self._compile(finish, *signature, known=self._known)
-
-    def _references(self, share: Share) -> Compiled:
-        def references(
-            probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, passes: Any
-        ) -> Any:
-            return explainer.references(probe_of(x, rows), passes)
-
-        passes = tree.map_structure(lambda p: backend.spec(p, free_axes=0), share.passes)
-        return self._compile(references, self.forward.specs, ROWS, passes)
 
 
 def _check_rows(values: Nest, rows: int) -> None:
@@ -381,11 +233,6 @@ def _check_rows(values: Nest, rows: int) -> None:
                 f"Expected values for each of {rows} rows. Received: {len(leaf)}. A function that "
                 "arranges values, such as `reshape=`, must leave the first axis as it is."
             )
-
-
-def _tile(tensor: Tensor, times: Tensor) -> Tensor:
-    tiled = ops.tile(tensor, (times,) + (1,) * (len(tensor.shape) - 1))
-    return ops.reshape(tiled, (-1, *ops.shape(tensor)[1:]))
 
 
 def _completeness(result: dict[str, Any], base: np.ndarray) -> dict[str, np.ndarray]:

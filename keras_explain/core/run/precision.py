@@ -1,6 +1,6 @@
 """What float32 can tell from zero, beside the size of the scores that are explained."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import ops, tree
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
 Tensor = Any
 Nest = Any
-Unit = Literal["score", "difference", "score per input"]
 
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
 """By which share scores may differ that are equal but for rounding.
@@ -65,7 +64,7 @@ def reliable(explainer: "Explainer", result: dict[str, Any], size: Any = 1.0) ->
     Returns:
         Booleans of the scores' shape, in the nest of the values.
     """
-    scores, unit = result["scores"], explainer.unit
+    scores, unit = result["scores"], explainer.plan.unit
     known = [scores, result.get("base_values", scores)]
     least = 0.0 if unit is None else rounding(known, axis=0)
 

@@ -1,0 +1,178 @@
+"""The compiled functions of one method on one model: what runs in the graph."""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from keras import ops, tree
+
+from keras_explain import backend
+from keras_explain.core.model.forward import ANY_CLASSES, ONE_CLASS, ROWS, Forward
+from keras_explain.core.model.learned import Learned
+from keras_explain.core.model.opened import Compiled
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run import precision
+from keras_explain.core.run.plan import About, Pass, Share
+
+if TYPE_CHECKING:
+    from keras_explain.core.explainer import Explainer
+
+Tensor = Any
+Nest = Any
+Found = tuple[Nest, Learned]
+
+SIZE = "size of the point"
+
+
+class Functions:
+    """The compiled functions of an explainer, made when they are asked for and kept with the model.
+
+    Args:
+        explainer: The explainer.
+        forward: The model, the input and the target.
+    """
+
+    def __init__(self, explainer: "Explainer", forward: Forward) -> None:
+        self._explainer, self._forward, self.plan = explainer, forward, explainer.plan
+        self.arrays = backend.to_tensors(explainer.arrays()) + forward.target_arrays
+
+    @property
+    def about(self) -> About:
+        """What is known of the input."""
+        prepared = {} if self.plan.prepare is None else self.prepare.call.structured_outputs
+        return About(self._forward.are_tokens, self._forward.layouts, prepared)
+
+    @property
+    def whole(self) -> Compiled:
+        """All of a method of one pass: `(x, rows, index, arrays)` to the parts of a result."""
+
+        def whole(
+            probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, index: Tensor
+        ) -> Found:
+            probe = probe_of(x, rows)
+            point = probe.point(x)
+            probe.begin(point)
+            found = _found(probe, explainer, explainer.step(probe, point, index, Pass()), point)
+            passed = probe.begun(index)
+            return {"scores": passed.scores, "index": passed.index, **found}, probe.learned
+
+        return self._function("whole", whole, lambda: (ROWS, ONE_CLASS))
+
+    @property
+    def prepare(self) -> Compiled:
+        """What all passes over a sample share."""
+
+        def prepare(
+            probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, index: Tensor
+        ) -> Found:
+            probe = probe_of(x, rows)
+            return explainer.plan.prepare(probe, probe.point(x), index), probe.learned
+
+        return self._function("prepare", prepare, lambda: (ROWS, self._classes))
+
+    def chunk(self, share: Share, shared: dict[str, Tensor], scores: Tensor | None) -> Compiled:
+        """The statistics of some passes over some rows."""
+
+        def chunk(
+            probe_of: Callable,
+            explainer: Any,
+            x: Nest,
+            rows: Tensor,
+            index: Tensor,
+            shared: dict[str, Tensor],
+            scores: Tensor | None,
+            passes: dict[str, Tensor],
+        ) -> Found:
+            n, p = ops.shape(rows)[0], ops.shape(tree.flatten(passes)[0])[0]
+            each = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), passes)
+            pass_ = Pass(each, passes, shared, x, scores, _tile(ops.arange(n), p))
+            x, rows, index = tree.map_structure(lambda t: _tile(t, p), (x, rows, index))
+            probe = probe_of(x, rows)
+            values = explainer.step(probe, probe.point(x), index, pass_)
+            values = tree.map_structure(
+                lambda v: ops.reshape(v, (p, n, *ops.shape(v)[1:])), values
+            )  # [p, n, ...]
+            return explainer.reduce.of(values), probe.learned
+
+        def signature() -> tuple[Any, ...]:
+            own_and_passes = self._specs(shared), _score_spec(scores), self._specs(share.passes)
+            return ROWS, self._classes, *own_and_passes
+
+        prepared = None if self.plan.prepare is None else self.prepare.learned
+        return self._function("chunk", chunk, signature, prepared)
+
+    def finish(self, chunk: Compiled) -> Compiled:
+        """The parts of a result, of the statistics of all passes."""
+
+        def finish(probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, stats: Any) -> Found:
+            probe = probe_of(x, rows)
+            total = explainer.reduce.result(stats)
+            return _found(probe, explainer, total, probe.point(x)), probe.learned
+
+        def signature() -> tuple[Any, ...]:
+            return ROWS, backend.output_specs(chunk.call)
+
+        return self._function("finish", finish, signature, chunk.learned)
+
+    def references(self, share: Share) -> Compiled:
+        """The inputs that attributions are measured from."""
+
+        def references(
+            probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, passes: Any
+        ) -> Found:
+            probe = probe_of(x, rows)
+            return explainer.plan.references(probe, passes), probe.learned
+
+        def signature() -> tuple[Any, ...]:
+            return ROWS, tree.map_structure(lambda p: backend.spec(p, free_axes=0), share.passes)
+
+        return self._function("references", references, signature)
+
+    @property
+    def _classes(self) -> Any:
+        return ANY_CLASSES if self.plan.classes == "all" else ONE_CLASS
+
+    def _specs(self, named: dict[str, Any]) -> dict[str, Any]:
+        """Signatures of passes, or of what is of samples."""
+        return {
+            name: tree.map_structure(
+                functools.partial(backend.spec, free_axes=1 + (name in self.plan.ragged)), nest
+            )
+            for name, nest in named.items()
+        }
+
+    def _function(
+        self,
+        name: str,
+        fn: Callable[..., Found],
+        signature: Callable[[], tuple[Any, ...]],
+        learned: Learned | None = None,
+    ) -> Compiled:
+        """`fn(probe_of, explainer, x, *inputs)`, compiled where it was not yet."""
+
+        def bound(probe_of: Callable, tensors: list[Tensor], *values: Any) -> Found:
+            return fn(probe_of, self._explainer.bind(tensors), *values)
+
+        def build() -> Compiled:
+            inputs = self._forward.specs, *signature()
+            return self._forward.compile(bound, *inputs, arrays=self.arrays, learned=learned)
+
+        key = (name, *self._forward.key, self._explainer.structure)
+        return self._forward.opened.compiled(key, build)
+
+
+def _found(probe: Probe, explainer: "Explainer", total: Nest, point: Nest) -> dict[str, Any]:
+    """The values and extras, and what is needed to judge them."""
+    plan, values = explainer.plan, explainer.finish(probe, total, point)
+    values = probe.space.collapse(values) if plan.values == "point" else values
+    sized = {SIZE: precision.size_of(point)} if plan.unit == "score per input" else {}
+    return {"values": values, **sized, **explainer.extras(total)}
+
+
+def _score_spec(scores: Tensor | None) -> Any:
+    return None if scores is None else backend.spec(scores, free_axes=2)
+
+
+def _tile(tensor: Tensor, times: Tensor) -> Tensor:
+    tiled = ops.tile(tensor, (times,) + (1,) * (len(tensor.shape) - 1))
+    return ops.reshape(tiled, (-1, *ops.shape(tensor)[1:]))
