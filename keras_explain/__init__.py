@@ -6,7 +6,7 @@ Nothing is loaded before it is used: TensorBoard loads `keras_explain.tensorboar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_explain import callbacks, plots, sinks, trees
+    from keras_explain import callbacks, plots, sinks, terms, trees
     from keras_explain.core.data import baselines
     from keras_explain.core.explainer import Explainer, get
     from keras_explain.core.graph import rules
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         XGradCAM,
     )
     from keras_explain.tensorboard.report import report
+    from keras_explain.training.regularized import Regularized
     from keras_explain.trees import TreeRegularization
 
 __version__ = "0.1.0"
@@ -94,6 +95,7 @@ __all__ = [
     "MeaningfulPerturbation",
     "Occlusion",
     "PartitionSHAP",
+    "Regularized",
     "Saliency",
     "ScoreCAM",
     "ShapleySampling",
@@ -112,12 +114,14 @@ __all__ = [
     "rules",
     "sinks",
     "targets",
+    "terms",
     "trees",
 ]
 
 _HOMES = {
     "Explainer": "core.explainer",
     "Explanation": "core.record.explanation",
+    "Regularized": "training.regularized",
     "TreeRegularization": "trees",
     "get": "core.explainer",
     "report": "tensorboard.report",
@@ -130,6 +134,7 @@ _MODULES = {
     "rules": "core.graph.rules",
     "sinks": "sinks",
     "targets": "core.model.targets",
+    "terms": "terms",
     "trees": "trees",
 }
 

@@ -89,7 +89,9 @@ def test_trees_read_a_stateful_model_from_a_state_of_zeros():
 
     model = made(stateful=True)
     model.predict(X, batch_size=2, verbose=0)
-    rows, expected = (kx.trees.rows.Reader(each).read(X) for each in (model, made(stateful=False)))
+    rows, expected = (
+        kx.trees.rows.RowReader(each).read(X) for each in (model, made(stateful=False))
+    )
     np.testing.assert_allclose(rows.probabilities, expected.probabilities, atol=1e-6)
 
 
@@ -162,7 +164,7 @@ def test_every_family_of_methods_says_so(explainer):
 def test_trees_say_so():
     model = drawing(DRAWS["of Keras"])
     with pytest.raises(ValueError, match="draws random numbers"):
-        kx.trees.rows.Reader(model).read(models.numbers(4))
+        kx.trees.rows.RowReader(model).read(models.numbers(4))
 
 
 KEPT = {

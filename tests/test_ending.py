@@ -546,15 +546,15 @@ def test_one_of_several_outputs_by_the_same_rule():
     "name", ["mean_of_two", "clipped_and_renormalized", "convex", "any_of", "clipped_sigmoid"]
 )
 def test_a_tree_of_probabilities_without_logits(name):
-    from keras_explain.trees.rows import Reader
+    from keras_explain.trees.rows import RowReader
 
     twin = SHARES[name]
-    rows = Reader(twin.model).read(X)
+    rows = RowReader(twin.model).read(X)
     p = twin.of("p")
     p = np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else normal(p)
     np.testing.assert_allclose(rows.probabilities, p, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(rows.classes, p.argmax(axis=1))
-    eager = Reader(twin.model).table(X, twin.model(X))
+    eager = RowReader(twin.model).table(X, twin.model(X))
     np.testing.assert_allclose(softmax(np.asarray(eager.logits)), p, rtol=1e-4, atol=1e-6)
 
 

@@ -32,7 +32,9 @@ MAY_IMPORT = {
     "sinks": {"backend", "core", "plots"},
     "callbacks": {"backend", "core", "plots", "sinks"},
     "layers": {"backend", "core", "sinks"},
-    "trees": {"backend", "core", "sinks"},
+    "training": {"backend", "core"},
+    "trees": {"backend", "core", "sinks", "training"},
+    "terms": {"training", "trees"},
     "tensorboard": {"files", "sinks"},
 }
 FREE = {"__init__", "cli"}

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 import keras_explain as kx
+from keras_explain.training.schedule import ramp_at
 from keras_explain.trees import PathLength, Penalty, SurrogateTree, TreeDistillation, arrays
 from keras_explain.trees.penalties.base import Sizes, Step
 from keras_explain.trees.regions import clusters, nearest, sparsemax, total
-from keras_explain.trees.schedule import ramp_at
 
 
 def table(rows=120, columns=3, seed=0):
@@ -519,7 +519,7 @@ class TestConfiguration:
         for penalty in (TreeDistillation(), PathLength(), Squares()):
             sizes = Sizes(3, 1, 31, 0)
             before = {k: np.shape(v) for k, v in penalty.state(sizes).items()}
-            changed = penalty.refit(model._network(), penalty.state(sizes))
+            changed = penalty.refit(model.terms["tree"].network(), penalty.state(sizes))
             assert {k: np.shape(v) for k, v in changed.items()} == before
 
     @pytest.mark.parametrize(

@@ -1041,7 +1041,9 @@ class TestLogDir:
 
     def test_two_models_in_one_directory_say_so(self, tmp_path):
         other = wrapped(log_dir=tmp_path)
-        begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: other.open_log())
+        begin = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda *_: other.terms["tree"].begin_training()
+        )
         with pytest.warns(RuntimeWarning, match="Expected one logger of 'tree'"):
             fit(wrapped(log_dir=tmp_path), epochs=1, callbacks=[begin])
 
@@ -1103,18 +1105,18 @@ class TestNothingIsLostInSilence:
     def test_another_reference_resets_what_was_learned_of_its_outputs(self, tmp_path):
         model = wrapped(penalty=OutputSurrogate(probes=4, noisy=2, restarts=2))
         fit(model, epochs=6)
-        assert model._state["penalty/scale"].numpy().all()
+        assert model.terms["tree"].state["penalty/scale"].numpy().all()
         model.save(tmp_path / "model.keras")
         for rows, kept in ((X, True), (X[5:], False)):
             loaded = keras.models.load_model(tmp_path / "model.keras")
             loaded.reference = rows
-            assert loaded._state["penalty/scale"].numpy().any() == kept
+            assert loaded.terms["tree"].state["penalty/scale"].numpy().any() == kept
 
     def test_the_same_rows_in_another_order_are_another_reference(self):
         rows = np.round(8 * X) / 8  # whose sums are exact in any order
         first, second = wrapped(), wrapped()
         first.reference, second.reference = rows, rows[::-1]
-        found = [model._reference.fingerprint(len(X)) for model in (first, second)]
+        found = [model.terms["tree"].source.fingerprint(len(X)) for model in (first, second)]
         assert found[0] != pytest.approx(found[1], rel=1e-6)
 
     def test_layers_that_are_frozen_change_the_weights(self):

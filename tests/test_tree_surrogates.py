@@ -126,7 +126,9 @@ def trained(penalty, network, x, **kwargs):
 
 
 def numbers(model):
-    return {name: ops.convert_to_numpy(v) for name, v in model._part("penalty").items()}
+    return {
+        name: ops.convert_to_numpy(v) for name, v in model.terms["tree"].part("penalty").items()
+    }
 
 
 # In the graph
@@ -156,11 +158,11 @@ class TestOmega:
         x, network = table(), net()
         model = trained(kind(**SMALL), network, x)
         model.compile(keras.optimizers.SGD(RATE), lambda y, p: 0.0 * ops.mean(p, axis=-1))
-        state = random_state(model.options.penalty, model._sizes)
-        for name, variable in model._part("penalty").items():
+        state = random_state(model.options.penalty, model.terms["tree"].sizes)
+        for name, variable in model.terms["tree"].part("penalty").items():
             variable.assign(state[name])
-        model._state["fitted"].assign(1.0)  # so that the first epoch begins with these
-        probe = model._reference.probe(model.options.penalty.probe_rows)
+        model.terms["tree"].state["fitted"].assign(1.0)  # so that the first epoch begins with these
+        probe = model.terms["tree"].source.probe(model.options.penalty.probe_rows)
         before = [w.astype(np.float64) for w in network.get_weights()]
         history = model.fit(x, np.arange(120) % 2, batch_size=120, verbose=0).history
 
@@ -456,12 +458,12 @@ class TestTraining:
         penalties = np.array(history["tree/penalty"])
         assert not penalties[:8].any()  # the first fit is the fifth refit
         assert (penalties[8:] > 0).all()
-        for variable in model._part("penalty").values():
+        for variable in model.terms["tree"].part("penalty").values():
             assert not any(variable is trainable for trainable in model.trainable_variables)
 
     def test_weights_are_as_before_when_others_were_measured(self):
         network = net()
-        live = trained(OutputSurrogate(**SMALL), network, table())._network()
+        live = trained(OutputSurrogate(**SMALL), network, table()).terms["tree"].network()
         before, outputs = network.get_weights(), live.outputs()
         other = np.zeros(live.sizes.weights, np.float32)
         found, lengths = live.at(other)
@@ -474,7 +476,7 @@ class TestTraining:
 
     def test_weights_are_as_before_after_an_error(self):
         network = net()
-        live = trained(WeightSurrogate(**SMALL), network, table())._network()
+        live = trained(WeightSurrogate(**SMALL), network, table()).terms["tree"].network()
         before = network.get_weights()
         with pytest.raises(FloatingPointError, match="finite"):
             live.at(np.full(live.sizes.weights, np.nan, np.float32))
@@ -482,7 +484,7 @@ class TestTraining:
             np.testing.assert_array_equal(a, b)
 
     def test_tensors_of_a_model(self):
-        live = trained(WeightSurrogate(**SMALL), net(), table())._network()
+        live = trained(WeightSurrogate(**SMALL), net(), table()).terms["tree"].network()
         assert live.ends == [12, 16, 20]
         kernel, bias, _, last = np.split(live.weights(), live.ends)
         assert kernel == pytest.approx(live._reader.model.layers[0].kernel.numpy().ravel())

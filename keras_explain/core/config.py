@@ -28,13 +28,19 @@ class ArraySpec:
     dtype: str
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False)
+@dataclass_transform(
+    frozen_default=True,
+    kw_only_default=True,
+    eq_default=False,
+    field_specifiers=(dataclasses.field,),
+)
 class Config:
     """A frozen dataclass whose subclasses need no decorator.
 
     Arrays (also inside lists, tuples and dicts) are copied read-only, and compared and hashed by
     content; a layer object is kept as its name. Fields are keyword-only
-    unless the class says `kw_only=False`.
+    unless the class says `kw_only=False`. A field of `dataclasses.field(compare=False)` is data
+    that comes with a configuration: kept as it is, and neither compared, shown nor described.
     """
 
     home: ClassVar[str] = ""
@@ -54,11 +60,11 @@ class Config:
         return dict(self._items())  # without what is cached, which has types that can't be pickled
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in _fields(self):
             object.__setattr__(self, field.name, _freeze(state[field.name], field.name))
 
     def _items(self) -> Iterator[tuple[str, Any]]:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in _fields(self):
             yield field.name, getattr(self, field.name)
 
     def replace(self, **changes: Any) -> Self:
@@ -95,7 +101,7 @@ class Config:
     def __repr__(self) -> str:
         changed = (
             f"{field.name}={_show(getattr(self, field.name))}"
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            for field in _fields(self)
             if _describe(getattr(self, field.name), _digest)
             != _describe(_freeze(field.default, field.name), _digest)
         )
@@ -129,6 +135,10 @@ class Config:
     def from_config(cls, config: dict[str, Any]) -> Self:
         """The configuration that `get_config` described."""
         return cls(**{name: _deserialize(value) for name, value in config.items()})
+
+
+def _fields(config: Any) -> list[dataclasses.Field]:
+    return [field for field in dataclasses.fields(config) if field.compare]
 
 
 def _asking(cls: Any) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""What tree regularization asks of a model, its loss and its labels."""
+"""What tree regularization asks of the loss and the labels."""
 
 from __future__ import annotations
 
@@ -21,23 +21,6 @@ _REGRESSION = {
     "mean_squared_logarithmic_error",
     "poisson",
 }
-
-
-def check_model(model: Any) -> None:
-    """Raises where a model can't be trained inside another one."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected a keras.Model. Received: {type(model).__name__}.")
-    if not model.built:
-        raise ValueError(
-            f"Expected a built model. Received: {model.name!r}, which has no weights yet. Call "
-            "it once on data, or `model.build(input_shape)`."
-        )
-    for name in ("train_step", "compute_loss"):
-        if getattr(type(model), name) is not getattr(keras.Model, name):
-            raise ValueError(
-                f"Expected a model with Keras's own `{name}`. Received: {type(model).__name__}, "
-                f"whose `{name}` would not run here. Put what it adds into its loss or its layers."
-            )
 
 
 _OF_PROBABILITIES = {

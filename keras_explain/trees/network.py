@@ -12,7 +12,7 @@ import numpy.typing as npt
 from keras_explain import backend
 from keras_explain.trees.penalties.base import Floats, Network, Sizes
 from keras_explain.trees.reference import Growth, Reference, by_region
-from keras_explain.trees.rows import Reader
+from keras_explain.trees.rows import RowReader
 from keras_explain.trees.surrogate_tree import SurrogateTree
 
 RegionOf = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]
@@ -32,7 +32,7 @@ class LiveNetwork(Network):
 
     def __init__(
         self,
-        reader: Reader,
+        reader: RowReader,
         reference: Reference,
         growth: Growth,
         sizes: Sizes,

@@ -12,10 +12,17 @@ from keras import tree
 
 from keras_explain import backend
 from keras_explain.core.data import arrays, inputs
-from keras_explain.trees.rows import Reader, Rows
+from keras_explain.trees.rows import RowReader, Rows
 from keras_explain.trees.surrogate_tree import SurrogateTree
 
 Nest = Any
+
+LATER = object()  # the reference of a model that was loaded, until it is set again
+NO_REFERENCE = (
+    "Expected `reference`, the inputs on which a tree mimics the model: as a rule the training "
+    "inputs, `reference=x_train`. Received: none. It is not saved with a model: after loading, set "
+    "`model.reference = x_train` again, or `model.set_reference(x_train, prune_on=x_val)`."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Reference:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: RowReader,
         x: Nest,
         prune_on: Nest | None,
         subsample: int | None,

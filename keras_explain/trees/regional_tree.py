@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.trees.rows import Reader, Rows
+from keras_explain.trees.rows import RowReader, Rows
 from keras_explain.trees.surrogate_tree import Names, SurrogateTree
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class RegionalTree:
     """
 
     trees: tuple[SurrogateTree, ...]
-    reader: Reader
+    reader: RowReader
     region_of: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]
 
     @property

@@ -15,7 +15,7 @@ from keras_explain.core.data import inputs
 from keras_explain.core.graph import chance, traced
 from keras_explain.core.graph.ending import Kind, ending_of, logits_of
 from keras_explain.core.model import forward
-from keras_explain.core.model.intercept import mask_of, outputs_of
+from keras_explain.core.model.intercept import mask_of
 from keras_explain.core.model.opened import Compiled, OpenModel
 from keras_explain.core.model.targets import Label
 
@@ -114,7 +114,7 @@ class Rows:
         return self.take(~kept_back), self.take(kept_back)
 
 
-class Reader:
+class RowReader:
     """Reads the rows of trees from a model.
 
     Args:
@@ -132,16 +132,9 @@ class Reader:
 
     def call(self, x: Nest, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """The model's output, and that of the layer in its last call."""
-        if self.layer is None:
-            return self.model(x, **kwargs), None
-        with outputs_of(OpenModel.of(self.model).nodes[self.layer]) as found:
-            y = self.model(x, **kwargs)
-        if not found:
-            raise ValueError(
-                f"Expected a layer that takes part in the model's forward pass. "
-                f"Received: layer={self.layer!r}, which was not called."
-            )
-        return y, found[-1]
+        layers = () if self.layer is None else (self.layer,)
+        y, found = OpenModel.of(self.model).call(x, layers, **kwargs)
+        return y, found.get(self.layer or "")
 
     def table(self, x: Nest, y: Tensor, units: Tensor | None = None) -> Table:
         """The rows of a batch, in the graph or eagerly.

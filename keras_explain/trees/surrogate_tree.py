@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from keras_explain.core import checks
 from keras_explain.trees.pruning import prune
-from keras_explain.trees.rows import Reader, Rows
+from keras_explain.trees.rows import RowReader, Rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ class SurrogateTree:
     pruned_on: int = 0
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
-    reader: Reader | None = None
+    reader: RowReader | None = None
 
     @classmethod
     def fit(
@@ -118,7 +118,7 @@ class SurrogateTree:
             ValueError: The model is not built or is no classifier with one output, `x` is not what
                 it takes, or fewer rows than `min_samples_leaf` are left to grow the tree on.
         """
-        reader = Reader(model, layer)
+        reader = RowReader(model, layer)
         rows = reader.read(x, batch_size)
         other = None if prune_on is None else reader.read(prune_on, batch_size)
         tree = cls.of_rows(rows, other, min_samples_leaf, max_leaf_nodes, seed)

@@ -2,14 +2,15 @@
 
 import operator
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import ops, tree
 
-from keras_explain.core.model.intercept import fingerprint, nodes_by_path
+from keras_explain.core.model.intercept import fingerprint, nodes_by_path, outputs_of
 from keras_explain.core.names import nearest
 
 Tensor = Any
@@ -103,6 +104,25 @@ class OpenModel:
             f"Expected the name or path of a layer of {self.model.name!r}. "
             f"Received: layer={layer!r}. {nearest(layer, self.nodes)}"
         )
+
+    def call(self, x: Any, layers: Iterable[str] = (), **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """The model's output, and what layers, given by path, return in their last call.
+
+        Raises:
+            ValueError: A layer takes no part in the forward pass.
+        """
+        with ExitStack() as listening:
+            heard = {
+                layer: listening.enter_context(outputs_of(self.nodes[layer])) for layer in layers
+            }
+            y = self.model(x, **kwargs)
+        for layer, outputs in heard.items():
+            if not outputs:
+                raise ValueError(
+                    "Expected a layer that takes part in the model's forward pass. "
+                    f"Received: layer={layer!r}, which was not called."
+                )
+        return y, {layer: outputs[-1] for layer, outputs in heard.items()}
 
     @property
     def fixed_batch(self) -> int | None:

@@ -1,0 +1,1 @@
+"""Training towards explanations: a model whose loss has further terms."""
