@@ -9,6 +9,7 @@ import functools
 import re
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -241,6 +242,15 @@ def own(tensor: Tensor) -> Tensor:
 def fixed(choice: Tensor) -> Tensor:
     """The same integers or booleans, marked as a choice that is no part of what is explained."""
     return tf.raw_ops.PreventGradient(input=choice)
+
+
+def outside(fn: Callable[[], Any]) -> Any:
+    """What a function returns outside of the graph that is being traced, and of Keras's scopes.
+
+    Both are a thread's own. There, variables can be made.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(fn).result()
 
 
 # Distribution

@@ -353,6 +353,24 @@ def test_a_gradient_that_is_cut_off_is_an_error():
 
 
 @pytest.mark.parametrize("cls", BOTH)
+def test_a_rate_may_be_a_whole_number(cls):
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, ops.sum(inputs, axis=1, keepdims=True))
+    values = cls(rate=1, steps=2)(model, np.ones((1, 5), "float32")).values
+    assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_what_is_not_defined_on_the_way_is_an_error(cls):
+    """Where the input and the fill have finite scores, and a mask that is kept would too."""
+    inputs = keras.Input((3,))
+    parts = ops.log(ops.absolute(inputs - 0.25) - 0.2)
+    model = keras.Model(inputs, ops.sum(parts, axis=1, keepdims=True) * 0.1 + inputs[:, :1])
+    with pytest.raises(ValueError, match="Expected finite scores"):
+        cls(steps=60, rate=0.05)(model, np.ones((1, 3), "float32"))
+
+
+@pytest.mark.parametrize("cls", BOTH)
 def test_a_configuration_comes_back(cls):
     explainer = cls(cells=5, steps=9, groups=[0, 0, 1])
     assert cls.from_config(explainer.get_config()) == explainer

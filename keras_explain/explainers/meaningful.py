@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 from keras import ops, tree
 
@@ -15,6 +16,7 @@ from keras_explain.core.hiding.features import Columns, Features, places
 from keras_explain.core.hiding.masking import Perturbation, looked_up
 from keras_explain.core.model.overlay import resize
 from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.optimise import Judged, optimise
 from keras_explain.core.run.plan import Pass, Plan, Share
 from keras_explain.core.run.precision import difference
 from keras_explain.core.run.reductions import Mean, Reduction
@@ -38,8 +40,6 @@ class _LearnedMask(Perturbation, abc.ABC):
 
     reduce: ClassVar[Reduction] = Mean()
     start: ClassVar[float]
-    apart: ClassVar[bool]
-    """Whether Adam scales the step of each number by its own slopes, or by those of all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,6 +52,10 @@ class _LearnedMask(Perturbation, abc.ABC):
                 "Expected a `rate` above 0 and a `jitter` below 1. "
                 f"Received: rate={self.rate!r}, jitter={self.jitter!r}."
             )
+
+    @abc.abstractmethod
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """What the numbers are learned by."""
 
     @abc.abstractmethod
     def mask_of(self, numbers: Tensor) -> Tensor:
@@ -107,7 +111,6 @@ class _LearnedMask(Perturbation, abc.ABC):
         return np.floor(drawn * (2 * most + 1) - most).astype(np.int32)
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
-        # The loop may use what was made before it, but what is made inside stays inside.
         probe.gradient(x, target)  # where there is none, this says so
         fill, laid = probe.point(self.fill_of(probe, pass_)), _Laid(probe, pass_)
 
@@ -115,27 +118,28 @@ class _LearnedMask(Perturbation, abc.ABC):
             seen = laid.over_places(mask, shift)
             return probe.scores(_mixed(fill, x, seen, probe.layouts), target)[:, 0]
 
-        numbers = pass_["present"]
-        none = ops.zeros_like(numbers)
-        hidden = score_of(none)
+        hidden = score_of(ops.zeros_like(pass_["present"]))
         gain = difference(probe.scores(x, target)[:, 0], hidden)
         unit = ops.where(gain == 0, 1.0, ops.abs(gain))
 
-        def go_on(i: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
-            numbers, moments, total, count = state
-            numbers = backend.own(numbers)
+        def objective(numbers: Tensor, i: Tensor) -> Judged:
             mask, done = self.mask_of(numbers), ops.cast(i, "float32") / self.steps
             loss = self.loss((score_of(mask, i) - hidden) / unit, mask, done)
-            loss = loss + self.variation_weight * laid.variation(mask)
-            slope = backend.gradients(loss, [numbers])[0]
-            change, moments = _adam(slope, moments, i, self.apart)
-            numbers = self.bounded(numbers - self.rate * change)
-            late = ops.cast(2 * (i + 1) > self.steps, "float32")
-            return numbers, moments, total + late * self.mask_of(numbers), count + late
+            return Judged(loss + self.variation_weight * laid.variation(mask))
 
-        state = (numbers, (none, none), none, ops.zeros(()))
-        _, _, total, count = ops.fori_loop(0, self.steps, go_on, state)
-        mask = total / count
+        def late_mask(numbers: Tensor, i: Tensor) -> Tensor:
+            return ops.where(2 * (i + 1) > self.steps, self.mask_of(numbers), 0.0)
+
+        found = optimise(
+            objective,
+            pass_["present"],
+            self.optimizer,
+            steps=self.steps,
+            project=self.bounded,
+            watch=late_mask,
+        )
+        mask = found.watched / (self.steps - self.steps // 2)
+        mask = ops.where(ops.isfinite(found.loss)[:, None], mask, np.nan)
         values = ops.where(self.counts(gain)[:, None], self.importance(mask), 0.0)
         return {"values": laid.values(values), "score": score_of(mask)}
 
@@ -192,7 +196,9 @@ class MeaningfulPerturbation(_LearnedMask):
     """
 
     start: ClassVar[float] = 0.01  # at 0, rounding would say on which side of the ReLU s is
-    apart: ClassVar[bool] = True
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        return keras.optimizers.Adam(float(self.rate), epsilon=1e-9)
 
     def mask_of(self, numbers: Tensor) -> Tensor:
         return numbers
@@ -247,13 +253,15 @@ class ExtremalPerturbation(_LearnedMask):
     variation_weight: float = 5.0
 
     start: ClassVar[float] = 0.0
-    apart: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.share("area", self.area)
         if not 0 < self.area <= 1:
             raise ValueError(f"Expected `area` above 0, up to 1. Received: area={self.area!r}.")
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        return _OneScale(float(self.rate))
 
     def mask_of(self, numbers: Tensor) -> Tensor:
         return ops.sigmoid(numbers)
@@ -330,15 +338,18 @@ def _mixed(fill: Any, x: Any, seen: list[Tensor], layouts: Sequence[Layout]) -> 
     return tree.pack_sequence_as(x, leaves)
 
 
-def _adam(
-    slope: Tensor, moments: tuple[Tensor, Tensor], i: Any, apart: bool
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The direction of step i of Adam, and its moments."""
-    square = ops.square(slope)
-    if not apart:
-        square = ops.mean(square, axis=1, keepdims=True) * ops.ones_like(square)
-    first = 0.9 * moments[0] + 0.1 * slope
-    second = 0.999 * moments[1] + 0.001 * square
-    t = ops.cast(i + 1, "float32")
-    mean, square = first / (1 - 0.9**t), second / (1 - 0.999**t)
-    return mean / (ops.sqrt(square) + 1e-8), (first, second)
+class _OneScale(keras.optimizers.Optimizer):
+    """Adam, but for the scale of its steps: that of all numbers, in place of each one's own."""
+
+    def build(self, variables: list[Any]) -> None:
+        super().build(variables)
+        made = self.add_optimizer_variables(variables, ["momentum", "velocity"])
+        (self.momentum,), (self.velocity,) = made
+
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
+        square = ops.mean(ops.square(gradient))
+        self.assign(self.momentum, 0.9 * self.momentum + 0.1 * gradient)
+        self.assign(self.velocity, 0.999 * self.velocity + 0.001 * square)
+        t = ops.cast(self.iterations + 1, variable.dtype)
+        mean, square = self.momentum / (1 - 0.9**t), self.velocity / (1 - 0.999**t)
+        self.assign_sub(variable, learning_rate * mean / (ops.sqrt(square) + 1e-8))

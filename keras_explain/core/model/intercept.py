@@ -130,6 +130,43 @@ def _listen(layer: keras.Layer, heard: threading.local, undo: ExitStack) -> None
     _shadow(layer, "call", call, undo)
 
 
+def stateless(
+    optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
+) -> keras.optimizers.Optimizer:
+    """A copy of an optimizer, built for variables, that can be applied in a `StatelessScope`.
+
+    TensorFlow's optimizers of Keras can't, since they hand variables on to `tf.distribute`. What
+    they do so, the copy does as Keras does it for all backends.
+
+    Raises:
+        ValueError: The optimizer averages or accumulates over steps, or wraps another one.
+    """
+    config = optimizer.get_config()
+    over_steps = ("use_ema", "gradient_accumulation_steps", "loss_scale_factor", "inner_optimizer")
+    if any(config.get(name) for name in over_steps):
+        raise ValueError(
+            "Expected an optimizer that updates what it is given at each step. Received: "
+            f"{type(optimizer).__name__} with one of {', '.join(over_steps)}."
+        )
+    copy = _of_all_backends(type(optimizer)).from_config(config)
+    copy.build(variables)
+    return copy
+
+
+def _of_all_backends(kind: type) -> Any:
+    """A class of optimizers in which Keras's methods for all backends come before TensorFlow's."""
+    of_tensorflow, of_all = keras.optimizers.Optimizer.__bases__
+
+    class Reordered(type(kind)):  # type: ignore[misc]
+        def mro(cls) -> list[type]:
+            order = super().mro()
+            order.remove(of_all)
+            order.insert(order.index(of_tensorflow), of_all)
+            return order
+
+    return Reordered(kind.__name__, (kind,), {})
+
+
 def mask_of(tensor: Any) -> Any:
     """The mask of time steps that Keras keeps with a layer's output, or None."""
     return getattr(tensor, "_keras_mask", None)
