@@ -520,7 +520,7 @@ class HalfThere(masking.Coalitions):
     def coalitions(self, count, seed):
         return np.full((1, count), 0.5, np.float32)
 
-    def attribute(self, present, scores, whole):
+    def values_of(self, present, scores, whole):
         return np.repeat(np.swapaxes(scores, 1, 2), present.shape[1], axis=2), {}
 
 

@@ -114,7 +114,7 @@ def test_the_weights_of_samples(distance, width):
 def test_ridge_is_the_penalised_normal_equations(alpha, distance):
     present, scores, whole = example()
     lime = LIME(alpha=alpha, distance=distance, kernel_width=0.4)
-    values, extras = lime.attribute(present, scores, whole)
+    values, extras = lime.values_of(present, scores, whole)
     weights = proximity(present, 0.4, distance)
     for k in range(2):
         b, w = ridge(present, scores[0, :, k], weights, alpha)
@@ -127,7 +127,7 @@ def test_ridge_is_the_penalised_normal_equations(alpha, distance):
 @pytest.mark.parametrize("alpha", [0.5, 3.0, 20.0])
 def test_lasso_is_the_least_of_its_formula(alpha):
     present, scores, whole = example(count=6)
-    values, extras = LIME(regression="lasso", alpha=alpha).attribute(present, scores, whole)
+    values, extras = LIME(regression="lasso", alpha=alpha).values_of(present, scores, whole)
     for k in range(2):
         b, w = lasso(present, scores[0, :, k], proximity(present), alpha)
         naive.close(values[0, k], w, 2e-3)
@@ -137,14 +137,14 @@ def test_lasso_is_the_least_of_its_formula(alpha):
 
 def test_a_lasso_without_penalty_is_least_squares():
     present, scores, whole = example()
-    values = LIME(regression="lasso", alpha=0).attribute(present, scores, whole)[0]
-    naive.close(values, LIME(alpha=0).attribute(present, scores, whole)[0], 1e-9)
+    values = LIME(regression="lasso", alpha=0).values_of(present, scores, whole)[0]
+    naive.close(values, LIME(alpha=0).values_of(present, scores, whole)[0], 1e-9)
 
 
 def test_a_lasso_with_a_huge_penalty_leaves_the_mean():
     present, scores, whole = example()
     lime = LIME(regression="lasso", alpha=1e6)
-    values, extras = lime.attribute(present, scores, whole)
+    values, extras = lime.values_of(present, scores, whole)
     assert not values.any()
     mean = np.average(scores[0], axis=0, weights=proximity(present))
     naive.close(extras["intercept"][0], mean, 1e-9)
@@ -159,7 +159,7 @@ def test_a_linear_score_is_found_exactly(seed, count, width):
     present = LIME(samples=60).coalitions(count, seed)
     scores = (present @ w + b)[None]
     lime = LIME(alpha=0, kernel_width=width)
-    values, extras = lime.attribute(present, scores, scores[:, 0])
+    values, extras = lime.values_of(present, scores, scores[:, 0])
     np.testing.assert_allclose(values[0], w.T, atol=1e-8)
     np.testing.assert_allclose(extras["intercept"][0], b, atol=1e-8)
     np.testing.assert_allclose(extras["local_prediction"], scores[:, 0], atol=1e-8)
@@ -171,7 +171,7 @@ def test_a_narrower_kernel_is_more_local():
     present = LIME(samples=4000).coalitions(10, 0)
     scores = (present.sum(axis=1, keepdims=True)[None] ** 2).astype(np.float64)
     slopes = [
-        LIME(alpha=0, kernel_width=width).attribute(present, scores, scores[:, 0])[0].mean()
+        LIME(alpha=0, kernel_width=width).values_of(present, scores, scores[:, 0])[0].mean()
         for width in (0.03, 0.1, 0.25, 5)
     ]
     assert slopes == sorted(slopes, reverse=True)
@@ -185,11 +185,11 @@ def test_rows_and_classes_are_fitted_apart():
     scores = np.concatenate([part[1] for part in parts])
     for options in ({}, {"top_features": 3}, {"top_features": 7}):
         lime = LIME(**options)
-        values, extras = lime.attribute(present, scores, scores[:, 0])
+        values, extras = lime.values_of(present, scores, scores[:, 0])
         assert values.shape == (3, 2, 8)
         for i, k in np.ndindex(3, 2):
             alone = scores[i : i + 1, :, k : k + 1]
-            value, extra = lime.attribute(present, alone, alone[:, 0])
+            value, extra = lime.values_of(present, alone, alone[:, 0])
             naive.close(values[i, k], value[0, 0], 1e-9)
             for name in ("r2", "intercept", "local_prediction"):
                 naive.close(extras[name][i, k], extra[name][0, 0], 1e-9)
@@ -221,7 +221,7 @@ def test_samples_depend_on_the_seed_alone():
 def test_forward_selection_takes_what_explains_most(top, seed):
     present, scores, whole = example(seed=seed)
     lime = LIME(top_features=top, selection="forward_selection")
-    values = lime.attribute(present, scores, whole)[0]
+    values = lime.values_of(present, scores, whole)[0]
     for k in range(2):
         used = forward(present, scores[0, :, k], proximity(present), top)
         check_used(values[0, k], present, scores[0, :, k], used)
@@ -232,7 +232,7 @@ def test_forward_selection_takes_what_explains_most(top, seed):
 def test_the_highest_weights_are_those_of_a_slight_ridge(top, seed):
     present, scores, whole = example(seed=seed)
     lime = LIME(top_features=top, selection="highest_weights")
-    values = lime.attribute(present, scores, whole)[0]
+    values = lime.values_of(present, scores, whole)[0]
     for k in range(2):
         w = ridge(present, scores[0, :, k], proximity(present), 0.01)[1]
         used = sorted(range(8), key=lambda i, w=w: -abs(w[i]))[:top]
@@ -243,7 +243,7 @@ def test_the_highest_weights_are_those_of_a_slight_ridge(top, seed):
 def test_the_lasso_path_keeps_what_a_growing_penalty_drops_last(top):
     present, scores, whole = example(passes=40)
     lime = LIME(top_features=top, selection="lasso_path")
-    values = lime.attribute(present, scores, whole)[0]
+    values = lime.values_of(present, scores, whole)[0]
     for k in range(2):
         y, weights = scores[0, :, k], proximity(present)
         few, many = 1e4, 1e-3  # penalties with at most `top` features, and with more
@@ -293,18 +293,18 @@ def check_used(values, present, y, used):
 def test_auto_selects_forward_up_to_six_features():
     present, scores, whole = example(count=12, noise=2.0)
     for top, selection in ((6, "forward_selection"), (7, "highest_weights")):
-        values = LIME(top_features=top).attribute(present, scores, whole)[0]
-        named = LIME(top_features=top, selection=selection).attribute(present, scores, whole)[0]
+        values = LIME(top_features=top).values_of(present, scores, whole)[0]
+        named = LIME(top_features=top, selection=selection).values_of(present, scores, whole)[0]
         np.testing.assert_array_equal(values, named)
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_more_features_than_there_are_is_all_of_them(selection):
     present, scores, whole = example()
-    everything = LIME().attribute(present, scores, whole)[0]
+    everything = LIME().values_of(present, scores, whole)[0]
     for top in (8, 100):
         lime = LIME(top_features=top, selection=selection)
-        np.testing.assert_array_equal(lime.attribute(present, scores, whole)[0], everything)
+        np.testing.assert_array_equal(lime.values_of(present, scores, whole)[0], everything)
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
@@ -313,7 +313,7 @@ def test_features_that_are_always_together_are_finite(selection):
     present, scores, whole = example(passes=7)
     present[:, 1], present[:, 2] = present[:, 0], True
     lime = LIME(top_features=5, selection=selection, alpha=0)
-    values, extras = lime.attribute(present, scores, whole)
+    values, extras = lime.values_of(present, scores, whole)
     assert all(np.isfinite(array).all() for array in (values, *extras.values()))
     assert np.abs(values).max() < 100 * np.abs(scores).max()
     assert (np.count_nonzero(values, axis=-1) <= 5).all()
@@ -336,7 +336,7 @@ def test_it_agrees_with_the_lime_package(selection, top, regression):
         regressor = linear_model.Lasso(alpha=2.0 / (2 * weights.sum()), tol=1e-9)
     base = lime_base.LimeBase(lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2)), random_state=0)
     lime = LIME(top_features=top, selection=selection, regression=regression, alpha=2.0)
-    values, extras = lime.attribute(present, scores, whole)
+    values, extras = lime.values_of(present, scores, whole)
     distances = 1 - np.sqrt(data.mean(axis=1))
     for k in range(2):
         b, pairs, score, prediction = base.explain_instance_with_data(
@@ -443,7 +443,7 @@ def test_a_constant_score_has_zeros_however_features_are_selected(selection):
     scores = np.full((2, 30, 1), -7.3)
     for regression in ("ridge", "lasso"):
         lime = LIME(top_features=2, selection=selection, regression=regression)
-        values, extras = lime.attribute(present, scores, scores[:, 0])
+        values, extras = lime.values_of(present, scores, scores[:, 0])
         assert not values.any()
         np.testing.assert_array_equal(extras["intercept"], scores[:, 0])
 
@@ -451,7 +451,7 @@ def test_a_constant_score_has_zeros_however_features_are_selected(selection):
 def test_a_kernel_so_narrow_that_only_the_input_counts():
     present, scores, whole = example()
     for options in ({}, {"alpha": 0}, {"top_features": 2}, {"regression": "lasso"}):
-        values, extras = LIME(kernel_width=1e-4, **options).attribute(present, scores, whole)
+        values, extras = LIME(kernel_width=1e-4, **options).values_of(present, scores, whole)
         assert np.isfinite(values).all()
         np.testing.assert_allclose(extras["local_prediction"], whole, atol=1e-6)
 

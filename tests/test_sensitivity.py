@@ -49,7 +49,7 @@ def of(explainer, fn, count, seed=0):
     """The indices of a NumPy function of the shares of `count` features, `[count]`."""
     present = explainer.coalitions(count, seed)
     scores = np.asarray(fn(present.astype(np.float64)), np.float64)
-    return explainer.attribute(present, scores[None, :, None], np.zeros((1, 1)))[0][0, 0]
+    return explainer.values_of(present, scores[None, :, None], np.zeros((1, 1)))[0][0, 0]
 
 
 def seen(score, x, present, labels):
@@ -117,7 +117,7 @@ def test_it_is_the_papers_estimator(order):
     explainer = SobolAttribution(designs=16, order=order)
     present = explainer.coalitions(5, 0)
     scores = np.random.default_rng(0).normal(size=(2, len(present), 3))
-    values, extras = explainer.attribute(present, scores, scores[:, 0])
+    values, extras = explainer.values_of(present, scores, scores[:, 0])
     assert values.shape == (2, 3, 5)
     assert extras == {}
     for i, k in np.ndindex(2, 3):
@@ -149,7 +149,7 @@ def test_it_is_the_trace():
     explainer = HSICAttribution(samples=31)
     present = explainer.coalitions(4, 0)
     scores = np.random.default_rng(0).normal(size=(2, 31, 2)) + present[:, :2]
-    values, extras = explainer.attribute(present, scores, scores[:, 0])
+    values, extras = explainer.values_of(present, scores, scores[:, 0])
     assert values.shape == (2, 2, 4)
     assert extras == {}
     for i, k in np.ndindex(2, 2):
@@ -290,7 +290,7 @@ def test_scores_that_are_equal_but_where_a_column_is_exchanged():
     explainer = SobolAttribution(designs=2)
     present = explainer.coalitions(3, 0)
     scores = np.r_[np.ones(6), np.zeros(4)][None, :, None]
-    np.testing.assert_array_equal(explainer.attribute(present, scores, scores[:, 0])[0], 0)
+    np.testing.assert_array_equal(explainer.values_of(present, scores, scores[:, 0])[0], 0)
 
 
 # Bad input

@@ -84,7 +84,7 @@ def played(explainer, games, seed=0):
     M = int(math.log2(games.shape[-1]))
     present = explainer.coalitions(M, seed)
     scores = np.swapaxes(games[..., numbers(present)], 1, 2)
-    values, extras = explainer.attribute(present, scores, games[..., -1])
+    values, extras = explainer.values_of(present, scores, games[..., -1])
     assert np.isfinite(values).all()
     return values, extras
 
@@ -383,7 +383,7 @@ def test_orders_are_walked_forth_and_back(M):
     table = dict(zip(map(frozenset, map(np.flatnonzero, present)), range(10**6), strict=False))
     noise = np.random.default_rng(0).normal(size=(2, len(present) + 1, 3))
     position = [table[frozenset(np.flatnonzero(row))] for row in present]
-    values, extras = explainer.attribute(present, noise[:, position], noise[:, -1])
+    values, extras = explainer.values_of(present, noise[:, position], noise[:, -1])
     for n, k in np.ndindex(2, 3):
         score = noise[n, :, k]
         game = lambda s, score=score: score[table[s]] if len(s) < M else score[-1]  # noqa: E731

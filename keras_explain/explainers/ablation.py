@@ -49,7 +49,5 @@ class FeatureAblation(ByFeature):
             visible.append(ops.not_equal(labels[None], one))
         return self.hidden_scores(probe, target, pass_, visible)
 
-    def values_of(
-        self, passes: dict[str, np.ndarray], scores: np.ndarray, whole: np.ndarray
-    ) -> Any:
+    def values_of(self, passes: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
         return np.swapaxes(whole[:, None] - scores, 1, 2), {}

@@ -81,7 +81,7 @@ class LIME(Coalitions):
         present[0] = True
         return present
 
-    def attribute(self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
+    def values_of(self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
         n, passes, classes = scores.shape
         z = present.astype(np.float64)
         rises = np.moveaxis(scores - whole[:, None], 1, 0).reshape(passes, n * classes)

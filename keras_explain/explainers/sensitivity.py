@@ -26,7 +26,7 @@ class _Sensitivity(Coalitions, abc.ABC):
             return Grid(8)
         return super().default_features(x, are_tokens)
 
-    def attribute(self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
+    def values_of(self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
         scores = np.swapaxes(scores, 1, 2)  # [n, K, passes]
         constant = np.ptp(scores, axis=-1) <= rounding(scores, axis=-1)
         values = np.zeros((*whole.shape, present.shape[1]))

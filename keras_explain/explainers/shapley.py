@@ -4,6 +4,7 @@ import abc
 import functools
 import itertools
 import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.hiding.masking import Coalitions
+from keras_explain.core.run.plan import Plan
 
 MOST = 20  # features of which all coalitions are taken: about a million
 
@@ -21,7 +23,9 @@ class _Shapley(Coalitions, abc.ABC):
     The first pass is the empty coalition; the whole one needs none.
     """
 
-    takes_missing = True
+    @property
+    def plan(self) -> Plan:
+        return replace(super().plan, missing=True)
 
     @abc.abstractmethod
     def shapley(
@@ -38,7 +42,7 @@ class _Shapley(Coalitions, abc.ABC):
             Values `[n, K, M]`, and extras `[n, K, ...]`.
         """
 
-    def attribute(self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
+    def values_of(self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
         base = scores[:, 0]
         gain = whole - base
         values, extras = self.shapley(present[1:], scores[:, 1:] - base[:, None], gain)

@@ -247,12 +247,13 @@ class ByFeature(Perturbation, abc.ABC):
 
     @abc.abstractmethod
     def values_of(
-        self, passes: dict[str, np.ndarray], scores: np.ndarray, whole: np.ndarray
+        self, passes: np.ndarray, scores: np.ndarray, whole: np.ndarray
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The attributions.
 
         Args:
-            passes: What `perturbations` returned.
+            passes: The array that `perturbations` returned, `[passes, ...]`: of coalitions which
+                features are present.
             scores: The score of each pass, float64 `[n, passes, K]`, over a background its mean.
             whole: The score of the input itself, float64 `[n, K]`.
 
@@ -266,8 +267,8 @@ class ByFeature(Perturbation, abc.ABC):
         scores = result["values"].astype(np.float64)  # [n, passes * rows, K]
         scores = scores.reshape(len(scores), -1, rows, scores.shape[-1]).mean(axis=2)
         whole = result["scores"].astype(np.float64)
-        passes = tree.map_structure(lambda leaf: leaf[::rows], share.passes)
-        values, extras = self.values_of(passes, scores, whole)
+        (passes,) = (leaf for name, leaf in share.passes.items() if name != "reference")
+        values, extras = self.values_of(passes[::rows], scores, whole)
         labels = share.own["labels"]
 
         def at_places(numbers: np.ndarray) -> Nest:
@@ -292,12 +293,6 @@ class Coalitions(ByFeature, abc.ABC):
         Booleans, or shares in [0, 1] of how much of them is.
         """
 
-    @abc.abstractmethod
-    def attribute(
-        self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """As `values_of`, of what `coalitions` returned, `present` `[passes, M]`."""
-
     def perturbations(self, x: Nest, labelled: set[str], count: int, seed: int) -> dict[str, Any]:
         if count > MOST:
             raise ValueError(
@@ -310,11 +305,6 @@ class Coalitions(ByFeature, abc.ABC):
     def step(self, probe: Probe, x: Nest, target: Tensor, pass_: Pass) -> Tensor:
         visible = [seen(pass_, str(i)) for i in range(len(pass_.shared["labels"]))]
         return self.hidden_scores(probe, target, pass_, visible)
-
-    def values_of(
-        self, passes: dict[str, np.ndarray], scores: np.ndarray, whole: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        return self.attribute(passes["present"], scores, whole)
 
 
 def _continued(
