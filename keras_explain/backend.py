@@ -46,6 +46,16 @@ def spec(array: np.ndarray, *, free_axes: int = 1) -> tf.TensorSpec:
     return tf.TensorSpec(shape, tf.as_dtype(array.dtype))
 
 
+def specs_of(nest: Nest, *, free: bool = False) -> Nest:
+    """The signatures of tensors; with `free` their first axis takes any length."""
+
+    def spec_of(tensor: Tensor) -> tf.TensorSpec:
+        shape = (None, *tensor.shape[1:]) if free else tensor.shape
+        return tf.TensorSpec(shape, tensor.dtype)
+
+    return keras.tree.map_structure(spec_of, nest)
+
+
 def int_spec(*shape: int | None) -> tf.TensorSpec:
     """The signature of integers; None is an axis of any length."""
     return tf.TensorSpec(shape, tf.int32)
@@ -158,6 +168,11 @@ def is_tensor(value: Any) -> bool:
     return keras.ops.is_tensor(value)
 
 
+def is_symbolic(value: Any) -> bool:
+    """Whether `value` is a tensor of a graph."""
+    return tf.is_tensor(value) and not hasattr(value, "numpy")
+
+
 def to_numpy(value: Any) -> np.ndarray:
     """An array of anything array-like: also of a tensor, a sparse one, or a variable.
 
@@ -234,6 +249,27 @@ def without_gradient(kind: str, name: str) -> str:
     )
 
 
+as_written = tf.autograph.experimental.do_not_convert
+"""Decorates what a user's `tf.function` calls, so that it is run and not translated."""
+
+
+def reduced(fn: Callable[[Tensor], Nest], merge: Callable[[Nest, Nest], Nest], count: Any) -> Nest:
+    """`merge` of `fn(0)`, `fn(1)`, ... and `fn(count - 1)`, in a loop of the graph.
+
+    Where the count is a number, so is the loop's bound, which XLA asks for to go back through it.
+    """
+    most = count - 1 if isinstance(count, int) else None
+    first = fn(tf.constant(0))
+    if most == 0:
+        return first
+    return tf.while_loop(
+        lambda i, _: i < count,
+        lambda i, stats: (i + 1, merge(stats, fn(i))),
+        (1, first),
+        maximum_iterations=most,
+    )[1]
+
+
 def own(tensor: Tensor) -> Tensor:
     """The same values as a new node of the current graph, to differentiate by."""
     return tf.identity(tensor)
@@ -267,14 +303,41 @@ def replica() -> tuple[int, int]:
 # Random numbers
 
 
-def random_uniform(seed: int, shape: Sequence[int], stream: int = 0) -> np.ndarray:
+Seed = int | Tensor
+"""A number draws on the host; a tensor of an int draws in the graph, other numbers."""
+
+
+def random_uniform(seed: Seed, shape: Sequence[int], stream: int = 0) -> np.ndarray | Tensor:
     """Numbers in [0, 1) that depend on `seed` and `stream` alone."""
+    if tf.is_tensor(seed):
+        return tf.random.stateless_uniform(shape, _both(seed, stream))
     return np.random.default_rng((seed, stream)).random(shape, dtype=np.float32)
 
 
-def random_permutation(seed: int, n: int, stream: int = 0) -> np.ndarray:
+def random_permutation(seed: Seed, n: int, stream: int = 0) -> np.ndarray | Tensor:
     """The integers below `n` in an order that depends on `seed` and `stream` alone."""
+    if tf.is_tensor(seed):
+        return tf.argsort(tf.random.stateless_uniform((n,), _both(seed, stream)))
     return np.random.default_rng((seed, stream)).permutation(n).astype(np.int32)
+
+
+def random_strata(seed: Seed, n: int) -> np.ndarray | Tensor:
+    """A number in each n-th of [0, 1), in random order, float32 `[n]`."""
+    order, within = random_permutation(seed, n), random_uniform(seed, (n,))
+    if tf.is_tensor(seed):
+        return (tf.cast(order, tf.float32) + within) / n
+    return ((order + within) / n).astype(np.float32)
+
+
+def random_rows(seed: Seed, n: int, count: int) -> np.ndarray | Tensor:
+    """`count` integers below `n` in random order, none again before all were drawn."""
+    orders = [random_permutation(seed, n, stream=1 + i) for i in range(-(-count // n))]
+    joined = tf.concat(orders, 0) if tf.is_tensor(seed) else np.concatenate(orders)
+    return joined[:count]
+
+
+def _both(seed: Tensor, stream: int) -> Tensor:
+    return tf.stack([tf.cast(seed, tf.int32), stream])
 
 
 def random_sobol(seed: int, n: int, dimensions: int, stream: int = 0) -> np.ndarray:
@@ -288,20 +351,25 @@ def random_sobol(seed: int, n: int, dimensions: int, stream: int = 0) -> np.ndar
     return qmc.Sobol(dimensions, seed=rng).random(n).astype(np.float32)
 
 
-def random_keys(seed: int, n: int, stream: int = 0) -> np.ndarray:
+def random_keys(seed: Seed, n: int, stream: int = 0) -> np.ndarray | Tensor:
     """Keys `[n, 2]` for `random_normal`, one a pass."""
-    first = np.random.default_rng((seed, stream)).integers(2**31 - 1)
-    return np.stack([np.full(n, first), np.arange(n)], axis=1).astype(np.int32)
+    if tf.is_tensor(seed):
+        first = tf.random.stateless_uniform((), _both(seed, stream), 0, 2**31 - 1, tf.int32)
+        return tf.stack([tf.repeat(first, n), tf.range(n)], axis=1)
+    number = np.random.default_rng((seed, stream)).integers(2**31 - 1)
+    return np.stack([np.full(n, number), np.arange(n)], axis=1).astype(np.int32)
 
 
 def random_normal(keys: Tensor, shape: Sequence[int]) -> Tensor:
-    """Standard normal numbers `[n, *shape]`; equal keys (`[n, 2]`) draw equal numbers.
-
-    Rows of the same key share one draw, which makes noise independent of the batch it is drawn
-    for, and cheap.
-    """
-    unique, position = tf.raw_ops.UniqueV2(x=keys, axis=[0])
-    noise = tf.map_fn(
-        lambda key: tf.random.stateless_normal(shape, key), unique, fn_output_signature=tf.float32
+    """Standard normal numbers `[n, *shape]`, a draw for each key (`[n, 2]`)."""
+    if keys.shape[0] == 1:
+        return tf.random.stateless_normal(shape, keys[0])[None]
+    return tf.map_fn(
+        lambda key: tf.random.stateless_normal(shape, key), keys, fn_output_signature=tf.float32
     )
-    return ops.take(noise, position, axis=0)
+
+
+def random_normal_once(keys: Tensor, shape: Sequence[int]) -> Tensor:
+    """As `random_normal`, with one draw for all equal keys: cheap where rows share them."""
+    unique, position = tf.raw_ops.UniqueV2(x=keys, axis=[0])
+    return ops.take(random_normal(unique, shape), position, axis=0)

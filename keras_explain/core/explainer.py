@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.config import Config, deserialize, known_classes
 from keras_explain.core.data import arrays, baselines, inputs
@@ -22,6 +23,7 @@ from keras_explain.core.model.probe import Probe
 from keras_explain.core.model.targets import as_target
 from keras_explain.core.names import nearest, snake_name
 from keras_explain.core.record.explanation import Explanation
+from keras_explain.core.run import attribute as in_graph
 from keras_explain.core.run import chunks
 from keras_explain.core.run.plan import Pass, Plan
 from keras_explain.core.run.reductions import Reduction, Sum
@@ -104,6 +106,47 @@ class Explainer(Config, abc.ABC):
             _warn_of_rounding(self, result["values"], result["extras"]["reliable"], good)
         return Explanation(explainer=self, x=x, **result)
 
+    @final
+    @backend.as_written
+    def attribute(
+        self,
+        model: keras.Model,
+        x: Nest,
+        target: Any = None,
+        seed: Any = 0,
+        *,
+        data_format: Any = None,
+    ) -> Nest:
+        """The values alone, as tensors in the user's own graph, differentiable by weights and `x`.
+
+        For a training step, a `tf.function` or an exported signature: nothing is converted on the
+        host, checked by its numbers, or warned of. Outside of a graph it is a compiled function.
+
+        Args:
+            model: Any built Keras model.
+            x: The model's input, a nest of tensors or arrays `[B, ...]`.
+            target: As in a call, with one class for each row; also a tensor, ints `[]` or `[B]` (-1
+                is the predicted class).
+            seed: What is random depends on it alone. A number draws what a call draws; a tensor, of
+                an int, which may be another one in each step, draws numbers of its own.
+            data_format: As in a call.
+
+        Returns:
+            float32 tensors, the `values` of an `Explanation`.
+
+        Raises:
+            ValueError: A part of the method is work on the host, as of those that hide features.
+        """
+        tensors, example = in_graph.as_tensors(model, x)
+        explainer = with_data(self, model, example)
+        explainer.check(example)
+        if not backend.is_tensor(seed):
+            _check_seed(seed)
+        plan, of = explainer.plan, as_target(None if backend.is_tensor(target) else target)
+        opened = OpenModel.of(model)
+        forward = Forward(opened, example, of, plan.layer, plan.call, data_format=data_format)
+        return in_graph.attribute(explainer, forward, tensors, target, seed)
+
     # What a method defines
 
     @abc.abstractmethod
@@ -171,10 +214,9 @@ class Explainer(Config, abc.ABC):
             value = self.step(probe, x, target, Pass(pass_))
             return self.reduce.of(tree.map_structure(lambda v: v[None], value))
 
-        count = ops.shape(tree.flatten(passes)[0])[1]
-        stats = ops.fori_loop(
-            1, count, lambda i, stats: self.reduce.merge(stats, stats_of(i)), stats_of(0)
-        )
+        leaf = tree.flatten(passes)[0]
+        count = ops.shape(leaf)[1] if leaf.shape[1] is None else leaf.shape[1]
+        stats = backend.reduced(stats_of, self.reduce.merge, count)
         return self.finish(probe, self.reduce.result(stats), x)
 
 

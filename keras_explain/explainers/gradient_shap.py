@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from keras import tree
 
 from keras_explain import backend
@@ -63,20 +62,15 @@ class GradientSHAP(Attribution):
 
     def passes(self, seed: int) -> dict[str, Any]:
         n = background.size(self.background)
-        order = [
-            backend.random_permutation(seed, n, stream=1 + i) for i in range(-(-self.samples // n))
-        ]
-        strata = backend.random_permutation(seed, self.samples)
-        alpha = (strata + backend.random_uniform(seed, (self.samples,))) / self.samples
         return {
-            "reference": np.concatenate(order)[: self.samples],
-            "alpha": alpha.astype(np.float32),
+            "reference": backend.random_rows(seed, n, self.samples),
+            "alpha": backend.random_strata(seed, self.samples),
             "key": backend.random_keys(seed, self.samples),
         }
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         if self.noise:
-            x = noisy(probe, x, self.noise, pass_["key"])
+            x = noisy(probe, x, self.noise, pass_)
         start = probe.point(background.rows(self.background, probe.inputs, pass_["reference"]))
         gradient = probe.gradient(between(start, x, pass_["alpha"]), target)
         return tree.map_structure(lambda g, a, b: g * (b - a), gradient, start, x)

@@ -11,7 +11,7 @@ from keras_explain.core.data import baselines
 from keras_explain.core.model.passed import Activations
 from keras_explain.core.model.points import per_row
 from keras_explain.core.model.probe import Probe
-from keras_explain.core.run.plan import About, Pass, Plan, Share
+from keras_explain.core.run.plan import Pass, Plan
 from keras_explain.core.run.precision import difference
 from keras_explain.core.run.reductions import Reduction, Stats, Weighted
 from keras_explain.explainers.cams import LayerMap
@@ -38,15 +38,11 @@ class _ByChannel(LayerMap, abc.ABC):
     @property
     def plan(self) -> Plan:
         ragged = frozenset({"base"})
-        return Plan("input", "all", ragged=ragged, shares=self._by_channel, prepare=self.prepared)
+        return Plan("input", "all", ragged=ragged, passes=_by_channel, prepare=self.prepared)
 
     @abc.abstractmethod
     def prepared(self, probe: Probe, x: Any, target: Any) -> dict[str, Any]:
         """What passes share, among it `"order"`, as of `_order`."""
-
-    def _by_channel(self, x: Any, about: About, seed: int) -> list[Share]:
-        rows = np.arange(len(tree.flatten(x)[0]), dtype=np.int32)
-        return [Share(rows, {"place": np.arange(about.prepared["order"].shape[1], dtype=np.int32)})]
 
     def _order(self, features: Activations) -> Tensor:
         """The channel of each pass, ints `[n, passes]`."""
@@ -68,6 +64,11 @@ class _ByChannel(LayerMap, abc.ABC):
 
     def _maps(self, total: Any) -> Tensor:
         return ops.relu(total["sum"]) if self.relu else total["sum"]
+
+
+def _by_channel(prepared: dict[str, Any]) -> dict[str, Any]:
+    """A pass for each channel."""
+    return {"place": np.arange(prepared["order"].shape[1], dtype=np.int32)}
 
 
 class _SoftmaxMean(Reduction):

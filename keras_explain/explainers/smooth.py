@@ -3,7 +3,6 @@
 import abc
 from typing import Any
 
-import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
@@ -15,15 +14,20 @@ from keras_explain.core.run.reductions import Mean, MeanSquare, Variance
 from keras_explain.explainers.saliency import Saliency
 
 
-def noisy(probe: Probe, x: Any, noise: float, keys: Any) -> Any:
-    """`x` plus Gaussian noise of `noise` times each sample's own range (max - min)."""
+def noisy(probe: Probe, x: Any, noise: float, pass_: Pass) -> Any:
+    """`x` plus Gaussian noise of `noise` times each sample's own range (max - min).
+
+    The noise is that of the pass's `"key"`.
+    """
 
     def add(leaf: Any, normal: Any) -> Any:
         axes = tuple(range(1, len(leaf.shape)))
         span = ops.max(leaf, axes, keepdims=True) - ops.min(leaf, axes, keepdims=True)
         return leaf + noise * span * normal
 
-    return tree.map_structure(add, x, probe.space.noise(keys, x))
+    once = bool(pass_.once)
+    keys = pass_.once["key"] if once else pass_["key"]
+    return tree.map_structure(add, x, probe.space.noise(keys, x, of_passes=once))
 
 
 class _Noisy(Explainer, abc.ABC):
@@ -55,12 +59,12 @@ class _Noisy(Explainer, abc.ABC):
         return {
             "key": backend.random_keys(seed, self.samples, stream=2),
             "inner": tree.map_structure(
-                lambda p: np.broadcast_to(p, (self.samples, *np.shape(p))), inner
+                lambda p: ops.broadcast_to(p, (self.samples, *p.shape)), inner
             ),
         }
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
-        x = noisy(probe, x, self.noise, pass_["key"])
+        x = noisy(probe, x, self.noise, pass_)
         return self.explainer.within(probe, x, target, pass_["inner"])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
+from keras import ops, tree
 from keras.config import image_data_format
 
 from keras_explain import backend
@@ -144,6 +144,14 @@ class Forward:
         pairs = zip(self.sites.inputs, tree.flatten(self.x), strict=True)
         return [bool(sites) and leaf.dtype.kind != "U" for sites, leaf in pairs]
 
+    def as_numbers(self, x: Nest) -> Nest:
+        """Tensors as the model takes them: integers that are no token ids as float32."""
+        leaves = [
+            leaf if sites or leaf.dtype in ("bool", "string") else ops.cast(leaf, "float32")
+            for leaf, sites in zip(tree.flatten(x), self.sites.inputs, strict=True)
+        ]
+        return tree.pack_sequence_as(x, leaves)
+
     def _numbers(self, x: Nest) -> Nest:
         """Integers that are no token ids, such as the bytes of pictures, as float32."""
         leaves = [
@@ -197,9 +205,9 @@ class Forward:
             *values, tensors = args
             target = self.target.bind(tensors[own:])
 
-            def probe_of(x: Nest, rows: Tensor) -> Probe:
+            def probe_of(x: Nest, rows: Tensor, known: Learned | None = None) -> Probe:
                 where = self.sites, rows, self._integer, self.layouts
-                return Probe(self.opened, x, target, *where, learned or Learned())
+                return Probe(self.opened, x, target, *where, known or learned or Learned())
 
             result, known = fn(probe_of, tensors[:own], *values)
             found.append(known)

@@ -5,7 +5,7 @@ of the `Embedding` that they enter, or the output of a layer that was asked for.
 outputs make a point are its *sites*.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,21 +91,34 @@ class Space:
         ]
         return tree.pack_sequence_as(values, leaves)
 
-    def noise(self, keys: Tensor, point: Nest) -> Nest:
-        """Standard normal noise of the point's shape, one draw a key (`[n, 2]`)."""
-        drawn = [
-            self._noise(ops.add(keys, [0, 7919 * i]), i, tuple(leaf.shape))
-            for i, leaf in enumerate(tree.flatten(point))
-        ]
-        return tree.pack_sequence_as(point, drawn)
+    def noise(self, keys: Tensor, point: Nest, *, of_passes: bool) -> Nest:
+        """Standard normal noise of the point's shape, one draw a key.
 
-    def _noise(self, keys: Tensor, leaf: int, shape: tuple[int, ...]) -> Tensor:
+        Args:
+            keys: Ints `[passes, 2]`, or `[n, 2]`.
+            point: The point, whose rows are samples after samples, one pass after the other.
+            of_passes: Whether there is a key for each pass, not for each row.
+        """
+        draw = backend.random_normal if of_passes else backend.random_normal_once
+
+        def drawn(leaf: Tensor, i: int) -> Tensor:
+            noise = self._noise(draw, ops.add(keys, [0, 7919 * i]), i, tuple(leaf.shape))
+            if not of_passes:
+                return noise
+            n, p = ops.shape(leaf)[0], ops.shape(noise)[0]
+            rows = ops.broadcast_to(noise[:, None], (p, n // p, *noise.shape[1:]))
+            return ops.reshape(rows, ops.shape(leaf))
+
+        leaves = tree.flatten(point)
+        return tree.pack_sequence_as(point, [drawn(leaf, i) for i, leaf in enumerate(leaves)])
+
+    def _noise(self, draw: Callable, keys: Tensor, leaf: int, shape: tuple[int, ...]) -> Tensor:
         """Noise of a leaf of the point, which does not depend on where its channels are."""
         if self.sites.layer or len(shape) != self.layouts[leaf].rank:
-            return backend.random_normal(keys, shape[1:])
+            return draw(keys, shape[1:])
         layout = self.layouts[leaf]
         axes = [*layout.axes, *(() if layout.channels is None else (layout.channels,))]
-        drawn = backend.random_normal(keys, tuple(shape[axis] for axis in axes))
+        drawn = draw(keys, tuple(shape[axis] for axis in axes))
         return drawn if layout.channels is None else layout.back(drawn)
 
 

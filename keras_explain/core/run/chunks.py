@@ -94,9 +94,14 @@ class _Work:
             shares = self._plan.shares(self._forward.x, self._functions.about, seed)
         else:
             rows = np.arange(len(tree.flatten(self._forward.x)[0]), dtype=np.int32)
-            shares = [Share(rows, self._explainer.passes(seed))]
+            shares = [Share(rows, self._passes(seed))]
         as_arrays = (tree.map_structure(np.asarray, (s.passes, s.own)) for s in shares)
         return [Share(s.rows, *arrays) for s, arrays in zip(shares, as_arrays, strict=True)]
+
+    def _passes(self, seed: int) -> dict[str, Any]:
+        if self._plan.passes is None:
+            return self._explainer.passes(seed)
+        return self._plan.passes(self._functions.prepare.call.structured_outputs)
 
     def tasks(self, share: Share, index: np.ndarray) -> list[tuple[Share, np.ndarray]]:
         """A share in groups of rows that are explained together, each with its classes.

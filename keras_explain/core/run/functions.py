@@ -39,8 +39,7 @@ class Functions:
     @property
     def about(self) -> About:
         """What is known of the input."""
-        prepared = {} if self.plan.prepare is None else self.prepare.call.structured_outputs
-        return About(self._forward.are_tokens, self._forward.layouts, prepared)
+        return About(self._forward.are_tokens, self._forward.layouts)
 
     @property
     def whole(self) -> Compiled:

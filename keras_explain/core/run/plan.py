@@ -86,12 +86,10 @@ class About:
     Attributes:
         tokens: For each leaf of it, whether it holds token ids.
         layouts: For each leaf, where its places and channels are.
-        prepared: What `Plan.prepare` returns, by name: anything with a `shape` `[None, ...]`.
     """
 
     tokens: Sequence[bool]
     layouts: Sequence[Layout]
-    prepared: dict[str, Any]
 
 
 Reduced = Callable[[dict[str, Any]], Nest]
@@ -122,6 +120,8 @@ class Plan:
         ragged: Names of passes whose second axis has another length for other samples.
         shares: `shares(x, about, seed)`: the samples (`x` is a nest of arrays `[B, ...]`) by the
             passes that they take; by default all take `Explainer.passes(seed)`.
+        passes: `passes(prepared)`: the passes, in place of `Explainer.passes`, of what `prepare`
+            returns, by the static shapes of which they go.
         prepare: `prepare(probe, x, target)`: what all passes over a sample share, tensors
             `[n, ...]` by name, computed once; a step finds it in `pass_.shared`.
         search: `search(x, share, reduced)`: `"values"` and extras, arrays `[1, ...]`, of one row by
@@ -146,6 +146,7 @@ class Plan:
     missing: bool = False
     ragged: frozenset[str] = frozenset()
     shares: Callable[[Nest, About, int], list[Share]] | None = None
+    passes: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     prepare: Callable[[Probe, Nest, Tensor], dict[str, Tensor]] | None = None
     search: Callable[[Nest, Share, Reduced], dict[str, Any]] | None = None
     references: Callable[[Probe, dict[str, Tensor]], Nest] | None = None

@@ -1,0 +1,157 @@
+"""An explanation as a part of a user's graph: of a training step, or an exported signature."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_explain import backend
+from keras_explain.core.data import inputs
+from keras_explain.core.model.forward import Forward
+from keras_explain.core.model.opened import Compiled
+from keras_explain.core.model.targets import as_target
+from keras_explain.core.run.plan import Pass
+
+if TYPE_CHECKING:
+    from keras_explain.core.explainer import Explainer
+
+Tensor = Any
+Nest = Any
+
+LENGTH = 64
+"""What stands for a length that is not known, where only the kind of the input counts."""
+
+
+def as_tensors(model: keras.Model, x: Nest) -> tuple[Nest, Nest]:
+    """An input as tensors, and one row of arrays like it.
+
+    Tensors stay what they are, so that a tape sees through; what else there is is checked.
+
+    Raises:
+        ValueError: The model does not take it.
+    """
+    if not any(map(backend.is_tensor, tree.flatten(x))):
+        x = inputs.checked(model, x)
+        return backend.to_tensors(x), tree.map_structure(lambda leaf: leaf[:1], x)
+    tensors = tree.map_structure(ops.convert_to_tensor, x)
+    return tensors, inputs.checked(model, tree.map_structure(_like, tensors))
+
+
+def _like(tensor: Tensor) -> np.ndarray:
+    """One row of zeros, or of empty texts, like a tensor."""
+    shape = (1, *(LENGTH if n is None else n for n in tensor.shape[1:]))
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return np.full(shape, "") if dtype == "string" else np.zeros(shape, dtype)
+
+
+def attribute(explainer: "Explainer", forward: Forward, x: Nest, target: Any, seed: Any) -> Nest:
+    """The values, as `Explainer.attribute` describes them.
+
+    They are made in a function of their own, which is differentiated as it is when it is finished.
+
+    Args:
+        explainer: The explainer.
+        forward: The model and the kind of input.
+        x: The input, a nest of tensors.
+        target: What is explained.
+        seed: A number or a tensor.
+    """
+    _check_in_graph(explainer)
+    plan, in_graph = explainer.plan, backend.is_tensor(seed)
+    arrays = backend.to_tensors(explainer.arrays()) + forward.target_arrays
+    index = _index(target, tree.flatten(x)[0])
+    known = in_graph or plan.passes is not None  # else passes are data, as in a call
+    given = [seed] if in_graph else [] if known else backend.to_tensors(explainer.passes(seed))
+
+    def values(
+        probe_of: Callable, tensors: list[Tensor], x: Nest, index: Tensor, given: Any
+    ) -> tuple[Nest, None]:
+        def passes_of(prepared: dict[str, Tensor]) -> dict[str, Any]:
+            if plan.passes is not None:
+                return plan.passes(prepared)
+            return explainer.passes(given[0]) if in_graph else given
+
+        x = forward.as_numbers(x)
+        return _values(explainer.bind(tensors), passes_of, probe_of, x, index), None
+
+    def build() -> Compiled:
+        specs = backend.specs_of((x, index), free=not inside), backend.specs_of(given)
+        return forward.compile(values, *specs[0], specs[1], arrays=arrays)
+
+    inside = any(map(backend.is_symbolic, tree.flatten((x, index, given))))
+    if inside:
+        function = build()  # its variables may be those of one replica
+    else:
+        key = ("attribute", in_graph, *forward.key, explainer.structure)
+        function = forward.opened.compiled(key, build)
+    return function.call(x, index, given, arrays)
+
+
+def _values(
+    explainer: "Explainer", passes_of: Callable, probe_of: Callable, x: Nest, index: Tensor
+) -> Nest:
+    """The values of one traced function; passes are a loop whose length is known."""
+    rows, plan, reduce = ops.arange(ops.shape(index)[0]), explainer.plan, explainer.reduce
+    probe = probe_of(x, rows)
+    point = probe.point(x)
+    probe.begin(point)
+    prepared = {} if plan.prepare is None else plan.prepare(probe, point, index)
+    passes = passes_of(prepared)
+
+    def statistics(i: Tensor) -> dict[str, Any]:
+        once = tree.map_structure(lambda p: ops.take(p, i[None], axis=0), passes)
+        each = tree.map_structure(lambda p: ops.repeat(p, ops.shape(rows)[0], axis=0), once)
+        pass_ = Pass(each, once, prepared, x, scores, rows)
+        here = tree.map_structure(backend.own, x)
+        inner = probe_of(here, rows, probe.learned)
+        value = explainer.step(inner, inner.point(here), passed.index, pass_)
+        return reduce.of(tree.map_structure(lambda v: v[None], value))
+
+    if passes:
+        passed = probe.begun(index)
+        scores = passed.scores if plan.classes == "all" else None
+        count = int(tree.flatten(passes)[0].shape[0])
+        total = reduce.result(backend.reduced(statistics, reduce.merge, count))
+    else:
+        total = explainer.step(probe, point, index, Pass())
+    values = explainer.finish(probe, total, point)
+    values = probe.space.collapse(values) if plan.values == "point" else values
+    return tree.map_structure(lambda v: v[:, 0], values) if plan.classes == "all" else values
+
+
+def _index(target: Any, leaf: Tensor) -> Tensor:
+    """The class of each row, ints `[n, 1]`."""
+    rows = ops.shape(leaf)[0]
+    if backend.is_tensor(target):
+        if not keras.backend.is_int_dtype(target.dtype) or len(target.shape) > 1:
+            raise ValueError(
+                "Expected a tensor of ints as target, [] or [B]: one class for each row. "
+                f"Received: shape {tuple(target.shape)}, dtype {target.dtype}. Labels "
+                'become that by `ops.cast(y, "int32")`; for K classes ask K times.'
+            )
+        given = ops.reshape(ops.cast(target, "int32"), (-1, 1))
+        return ops.broadcast_to(given, (rows, 1))
+    target = as_target(target)
+    if np.ndim(target.index) == 0:  # also of None
+        return ops.broadcast_to(ops.convert_to_tensor(target.rows(1)[0]), (rows, 1))
+    index, many = target.rows(len(target.index))
+    if many:
+        raise ValueError(
+            f"Expected one class for each row. Received: target of shape {index.shape}. For K "
+            "classes ask K times."
+        )
+    return ops.convert_to_tensor(index)
+
+
+def _check_in_graph(explainer: "Explainer") -> None:
+    parts = {"shares": "cuts what is explained into features", "search": "chooses its passes"}
+    parts["afterwards"] = "makes its values of the scores"
+    found = [what for part, what in parts.items() if getattr(explainer.plan, part) is not None]
+    if found:
+        raise ValueError(
+            "Expected an explainer whose work is all in the graph, as that of gradients, class "
+            f"activation maps and rules is. Received: {type(explainer).__name__}, which "
+            f"{found[-1]} on the host, in NumPy. Call it on arrays, outside of the training step."
+        )
