@@ -16,6 +16,7 @@ from keras_explain.core.data import inputs, layout
 from keras_explain.core.model.learned import Learned
 from keras_explain.core.model.opened import Compiled, OpenModel
 from keras_explain.core.model.probe import Probe
+from keras_explain.core.model.running import Runner
 from keras_explain.core.model.sites import Sites, find_sites, specs
 from keras_explain.core.model.targets import PREDICTED, Class, Target
 
@@ -206,8 +207,8 @@ class Forward:
             target = self.target.bind(tensors[own:])
 
             def probe_of(x: Nest, rows: Tensor, known: Learned | None = None) -> Probe:
-                where = self.sites, rows, self._integer, self.layouts
-                return Probe(self.opened, x, target, *where, known or learned or Learned())
+                runner = Runner(self.opened, x, self.layouts, self._integer)
+                return Probe(runner, self.sites, target, rows, known or learned or Learned())
 
             result, known = fn(probe_of, tensors[:own], *values)
             found.append(known)

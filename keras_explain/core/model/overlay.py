@@ -1,7 +1,7 @@
 """Which input a layer's map lies over, and the map at that input's size."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ from keras import ops, tree
 
 from keras_explain.core.data.layout import Layout
 from keras_explain.core.graph import paths
+from keras_explain.core.graph.steps import Call
+from keras_explain.core.model.outputs import Outputs
 
 Tensor = Any
 Nest = Any
@@ -55,7 +57,7 @@ class Overlay:
         ]
         several = [i for i in alike if i in behind]
         if len({self.sides[i] for i in several}) > 1:
-            first, *others = (input_name(self.inputs, i) for i in several)
+            first, *others = (input_names(self.inputs)[i] for i in several)
             warnings.warn(
                 f"The map lies over the {first}. It depends on the {' and '.join(others)} too, of "
                 "another size: where these are not aligned, name a layer before they meet.",
@@ -86,6 +88,17 @@ class Overlay:
         alike = [i for i in behind if len(self.layouts[i].axes) == spatial]
         return {i: self.resized(maps, i) for i in dict.fromkeys([first, *alike])}
 
+    def of_values(self, outputs: Outputs, calls: Iterable[Call]) -> dict[str, int | None]:
+        """Where values at calls of a layer lie, as in `Learned`; {} for several."""
+        first, *others = calls
+        if others or tree.is_nested(first.output):
+            return {}
+        channels, spatial = outputs.channels(first), len(first.output.shape) - 2
+        if spatial < 1:
+            return {"layer_channels": channels}
+        over = self.below(spatial, self.behind(first.output))
+        return {"layer_channels": channels, "over": over}
+
     def resized(self, maps: Tensor, leaf: int) -> Tensor:
         """Maps `[n, *spatial]` at the size of a leaf: of its places, or of all that it has."""
         shape = tuple(tree.flatten(self.inputs)[leaf].shape)
@@ -93,11 +106,10 @@ class Overlay:
         return resize(maps, shape[1:] if as_it_is else self.layouts[leaf].sides(shape))
 
 
-def input_name(inputs: Nest, position: int) -> str:
-    """What an input is called in a message."""
-    paths = tree.flatten_with_path(inputs)
-    path = "/".join(map(str, paths[position][0]))
-    return f"input {path!r}" if path else "input"
+def input_names(inputs: Nest) -> list[str]:
+    """What each leaf of an input is called in a message."""
+    paths = ("/".join(map(str, path)) for path, _ in tree.flatten_with_path(inputs))
+    return [f"input {path!r}" if path else "input" for path in paths]
 
 
 def resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:

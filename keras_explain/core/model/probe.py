@@ -13,14 +13,12 @@ from keras import tree
 
 from keras_explain import backend
 from keras_explain.core.data import baselines
-from keras_explain.core.data.layout import Layout
 from keras_explain.core.graph.steps import Call
 from keras_explain.core.model import cuts
 from keras_explain.core.model.choice import Choice
 from keras_explain.core.model.learned import Learned
-from keras_explain.core.model.opened import OpenModel
 from keras_explain.core.model.outputs import Outputs
-from keras_explain.core.model.overlay import Overlay, input_name
+from keras_explain.core.model.overlay import Overlay, input_names
 from keras_explain.core.model.passed import Activations, ForwardPass
 from keras_explain.core.model.points import Space, check_numbers, per_row
 from keras_explain.core.model.running import CallKey, Runner
@@ -35,34 +33,20 @@ class Probe:
     """A model opened for the rows of one chunk, inside one traced function.
 
     Args:
-        opened: The model.
-        inputs: The model's input, a nest of tensors `[n, ...]`.
+        runner: The model, and its input, a nest of tensors `[n, ...]`.
+        sites: Where it is explained, other than at the input itself.
         target: What is explained.
-        sites: Where it is explained, other than at `inputs` themselves.
         row: The position of each row in the user's batch, ints `[n]`.
-        integer: For each leaf of the user's input, whether it held integers.
-        layouts: For each leaf of the input, where its places and channels are.
         learned: What functions that were traced before this one have learned.
     """
 
     def __init__(
-        self,
-        opened: OpenModel,
-        inputs: Nest,
-        target: Target,
-        sites: Sites,
-        row: Tensor,
-        integer: Sequence[bool],
-        layouts: Sequence[Layout],
-        learned: Learned,
+        self, runner: Runner, sites: Sites, target: Target, row: Tensor, learned: Learned
     ) -> None:
-        self.inputs, self.row, self.layouts, self.learned = inputs, row, layouts, learned
-        self._opened, self._target = opened, target
-        self._runner = Runner(opened, inputs, layouts, integer)
-        self.space, self.overlay = (
-            Space(inputs, sites, layouts),
-            Overlay(inputs, layouts, sites.inputs),
-        )
+        self.inputs, self.layouts, self.row = runner.inputs, runner.layouts, row
+        self.learned, self._runner, self._target = learned, runner, target
+        self.space = Space(self.inputs, sites, self.layouts)
+        self.overlay = Overlay(self.inputs, self.layouts, sites.inputs)
         self._start: Nest | None = None
         self._first: ForwardPass | None = None
 
@@ -90,13 +74,13 @@ class Probe:
             return self.space.as_numbers(inputs)
         outputs = self._runner.run(inputs)
         if sites := self.space.sites.layer:
-            self._note_layer(outputs, [outputs.call_at(site) for site in sites])
+            self._learn(**self.overlay.of_values(outputs, map(outputs.call_at, sites)))
         return self.space.read(outputs, inputs)
 
     @property
     def takes_any_rows(self) -> bool:
         """Whether the model can be run on fewer points than there are inputs."""
-        beside = not self.space.is_input or self._opened.fixed_batch or self.learned.decides
+        beside = not self.space.is_input or self._runner.opened.fixed_batch or self.learned.decides
         return not beside and all(x.dtype != "bool" for x in tree.flatten(self.inputs))
 
     # Scores and gradients
@@ -116,8 +100,8 @@ class Probe:
             check_numbers(point)
             point = tree.map_structure(backend.own, point)
         passed = self._scored(self._run(point, moves=not is_start), point, target)
-        if layer := self.space.sites.layer:
-            passed.check_depends(f"layer {layer[0].path!r}")
+        if self.space.sites.layer:
+            passed.check_depends(self._named(1)[0][0])
         if is_start and self._first is None:
             self._first = passed
         return passed
@@ -136,13 +120,8 @@ class Probe:
     def scores_with(self, call: Call, output: Tensor, point: Nest, target: Tensor) -> Tensor:
         """The scores `[n, K]` at a point where one call has another output.
 
-        Nothing but what follows from it is computed again.
-
-        Args:
-            call: A call with one output, of a forward pass at such a point.
-            output: What takes the output's place.
-            point: Where to evaluate.
-            target: Ints `[n, K]`.
+        Nothing but what follows from it is computed again. The call, of a forward pass at such a
+        point, has one output.
         """
         outputs = self._run(point, {(call.path, call.number): [output]})
         return self._scored(outputs, point, target).scores
@@ -161,7 +140,7 @@ class Probe:
             scores = scores * per_row(weight, scores)
         grads = backend.gradients(scores, leaves)
         if any(grad is None for grad in grads):
-            grads = cuts.filled(grads, passed.outputs, scores, leaves, *self._named(leaves))
+            grads = cuts.filled(grads, passed.outputs, scores, leaves, *self._named(len(leaves)))
         return tree.pack_sequence_as(point, grads)
 
     # Layers
@@ -183,7 +162,9 @@ class Probe:
                 output has a spatial extent above 1.
             number: Which of the layer's calls it is; None for the last.
         """
-        choice = Choice(self._opened, passed.outputs, passed.scores, passed.point, self.overlay)
+        choice = Choice(
+            self._runner.opened, passed.outputs, passed.scores, passed.point, self.overlay
+        )
         tokens = reshape is not None
         if layer is not None:
             call = choice.named(layer, number, tokens=tokens)
@@ -202,7 +183,7 @@ class Probe:
         """
         passed = self.forward(point, target)
         calls = passed.outputs.calls_of(layer, number)
-        self._note_layer(passed.outputs, calls)
+        self._learn(**self.overlay.of_values(passed.outputs, calls))
         for call in calls:
             site_of(call)
         grads = passed.gradients_at(calls)
@@ -240,16 +221,6 @@ class Probe:
         mapped = self.learned.mapped
         return self.overlay.behind(maps) if mapped is None else mapped
 
-    def _note_layer(self, outputs: Outputs, calls: list[Call]) -> None:
-        """Notes where values at a layer lie."""
-        output = calls[0].output
-        if len(calls) > 1 or tree.is_nested(output):
-            return
-        self._learn(layer_channels=outputs.channels(calls[0]))
-        if len(output.shape) > 2:
-            behind = self.overlay.behind(output)
-            self._learn(over=self.overlay.below(len(output.shape) - 2, behind))
-
     # The forward pass
 
     def _run(
@@ -268,12 +239,11 @@ class Probe:
         self._learn(units=passed.units, **asdict(outputs.read))
         return passed
 
-    def _named(self, leaves: list[Tensor]) -> tuple[list[str], list[bool]]:
+    def _named(self, leaves: int) -> tuple[list[str], list[bool]]:
         """What each leaf of the point is called, and whether it stands for integers."""
         if layer := self.space.sites.layer:
-            return [f"layer {layer[0].path!r}"] * len(leaves), [False] * len(leaves)
-        names = [input_name(self.inputs, i) for i in range(len(leaves))]
-        return names, list(self._runner.integer)
+            return [f"layer {layer[0].path!r}"] * leaves, [False] * leaves
+        return input_names(self.inputs), list(self._runner.integer)
 
     def _learn(self, **what: Any) -> None:
         self.learned = replace(self.learned, **what)
