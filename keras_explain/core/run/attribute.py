@@ -153,5 +153,5 @@ def _check_in_graph(explainer: "Explainer") -> None:
         raise ValueError(
             "Expected an explainer whose work is all in the graph, as that of gradients, class "
             f"activation maps and rules is. Received: {type(explainer).__name__}, which "
-            f"{found[-1]} on the host, in NumPy. Call it on arrays, outside of the training step."
+            f"{found[0]} on the host, in NumPy. Call it on arrays, outside of the training step."
         )
