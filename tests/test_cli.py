@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import importlib
 import json
 import os
 import re
@@ -23,8 +24,10 @@ from PIL import Image
 from skimage import io
 
 import keras_explain as kx
-from keras_explain.cli import main, objects, options, results
+from keras_explain import cli
+from keras_explain.cli import classes, main, objects, options, results, samples
 from keras_explain.cli.calls import calls
+from keras_explain.cli.errors import CommandError
 from keras_explain.core.names import snake_name
 from tests import logs
 from tests.process import run_python
@@ -63,7 +66,7 @@ def filled(model):
 def network(channels=3, side=SIDE, classes=3):
     x = keras.Input((side, side, channels), name="picture")
     h = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
-    h = layers.GlobalAveragePooling2D()(h)
+    h = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(h))
     return filled(keras.Model(x, layers.Dense(classes, activation="softmax")(h)))
 
 
@@ -199,6 +202,7 @@ def test_every_example_can_be_typed(monkeypatch):
         (["explain", "m", "x", "--size", "big"], "as in 224x224, received 'big'"),
         (["explain", "m", "x", "-m", "grad cam"], "expected a method such as grad_cam"),
         (["explain", "m", "x", "-m", "grad_cam(3)"], "received 'grad_cam(3)'"),
+        (["explain", "m", "x", "-m", "grad_cam, 3"], "received 'grad_cam, 3'"),
         (["explain", "m", "x", "-m", "a.b()"], "received 'a.b()'"),
         (["explain", "m", "x", "--meth", "grad_cam"], "unrecognized arguments: --meth"),
         (["report"], "required: LOGDIR"),
@@ -213,6 +217,23 @@ def test_a_range_that_begins_with_minus_is_no_option():
     for given in (["--preprocess", "-1..1"], ["--preprocess=-1..1"]):
         parsed = options.parser().parse_args(options.joined(["explain", "m", "x", *given]))
         assert parsed.preprocess == "-1..1"
+
+
+def test_what_libraries_write_to_stderr_is_shown_where_they_fail_alone(monkeypatch, capfd):
+    def noisy(name):
+        os.write(2, b"noise of " + name.encode())
+        if name.endswith("broken"):
+            raise ImportError("no such library")
+        return name
+
+    monkeypatch.setattr(importlib, "import_module", noisy)
+    assert cli._module("fine", verbose=False) == "keras_explain.cli.fine"
+    assert capfd.readouterr().err == ""
+    with pytest.raises(ImportError):
+        cli._module("broken", verbose=False)
+    assert capfd.readouterr().err == "noise of keras_explain.cli.broken"
+    cli._module("fine", verbose=True)
+    assert capfd.readouterr().err == "noise of keras_explain.cli.fine"
 
 
 # methods
@@ -266,6 +287,7 @@ def made(text, load=np.load):
         ("grad_cam(layer=backbone/conv_1)", kx.GradCAM(layer="backbone/conv_1")),
         ("grad_cam(layer='conv-1')", kx.GradCAM(layer="conv-1")),
         ("grad_cam(layer=blur)", kx.GradCAM(layer="blur")),
+        ("grad_cam(layer='conv.png')", kx.GradCAM(layer="conv.png")),
         ("grad_cam(reshape=(14, 14), relu=False)", kx.GradCAM(reshape=(14, 14), relu=False)),
         (
             "integrated_gradients(steps=64, baseline=-1.5)",
@@ -380,7 +402,7 @@ def test_pictures_give_values_scores_and_figures(explained, home):
         expected = explainer(model, x, [[2, 0], [2, 0]])
         name = snake_name(type(explainer).__name__)
         found = kx.Explanation.load(folder / f"{name}.npz")
-        np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found.values, expected.values, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(found.x, x, atol=1e-6)
         assert found.explainer == explainer
         rows = [row for row in table(folder) if row["method"] == name]
@@ -388,12 +410,16 @@ def test_pictures_give_values_scores_and_figures(explained, home):
             (picture, NAMES[number]) for picture in "ab" for number in (2, 0)
         ]
         scores = np.array([float(row["score"]) for row in rows]).reshape(2, 2)
-        np.testing.assert_allclose(scores, expected.scores, rtol=1e-4)
+        np.testing.assert_allclose(scores, expected.scores, rtol=1e-6)
         known = [row["reliable"] == "True" for row in rows]
         assert known == expected.extras["reliable"].ravel().tolist()
-    assert {row["base_value"] == "" for row in table(folder) if row["method"] == "grad_cam"} == {
-        True
-    }
+        for column, extra in (("base_value", "base_values"), ("convergence_delta",) * 2):
+            cells = [row[column] for row in rows]
+            if extra in expected.extras:
+                found = np.array(cells, float).reshape(2, 2)
+                np.testing.assert_allclose(found, expected.extras[extra], rtol=1e-6, atol=1e-6)
+            else:
+                assert cells == [""] * 4
     check_predictions(json.loads((folder / "scores.json").read_text("utf-8")), model(x).numpy())
     assert io.imread(folder / "a.png")[..., :3].std() > 20
 
@@ -404,18 +430,23 @@ def check_predictions(summary, outputs):
     for one, row in zip(summary["inputs"], outputs, strict=True):
         order = np.argsort(-row)
         assert [best["class"] for best in one["predicted"]] == order.tolist()
-        np.testing.assert_allclose([b["output"] for b in one["predicted"]], row[order], rtol=1e-4)
+        np.testing.assert_allclose([b["output"] for b in one["predicted"]], row[order], rtol=1e-6)
         assert one["file"].endswith(f"photos/{one['input']}.png")
         assert [row["class"] for row in one["explained"]] == [2, 0, 2, 0]
 
 
 def test_figures_show_the_pictures_as_they_were(explained, tmp_path):
     """A picture in -1..1 that is light all over can't be told from one in 0..1."""
-    colour = (230, 180, 150)
-    Image.new("RGB", (SIDE, SIDE), colour).save(tmp_path / "plain.png")
-    folder, _ = explained(inputs=[tmp_path / "plain.png"], preprocess="-1..1", figures="grid")
-    shown = (io.imread(folder / "plain.png")[..., :3] == colour).all(axis=-1)
-    assert shown.mean() > 0.1
+    colours = {"a": (230, 180, 150), "b": (150, 230, 180)}
+    for name, colour in colours.items():
+        Image.new("RGB", (SIDE, SIDE), colour).save(tmp_path / f"{name}.png")
+    files = [tmp_path / f"{name}.png" for name in colours]
+    folder, _ = explained(inputs=files, preprocess="-1..1", figures="grid")
+    for name in colours:
+        figure = io.imread(folder / f"{name}.png")[..., :3]
+        shares = {other: (figure == c).all(axis=-1).mean() for other, c in colours.items()}
+        assert shares.pop(name) > 0.1
+        assert max(shares.values()) == 0
 
 
 @pytest.mark.parametrize(
@@ -431,6 +462,12 @@ def test_figures_of_pictures(explained, figures, names):
     assert {path.name for path in folder.glob("*.png")} == names
 
 
+def test_a_method_alone_has_the_figure_that_python_draws_of_it(explained, monkeypatch):
+    monkeypatch.setattr(kx.plots, "grid", lambda *_, **__: pytest.fail("a grid of one"))
+    folder, _ = explained("-m", "saliency", inputs=["photos/a.png"], figures="grid")
+    assert (folder / "a.png").exists()
+
+
 def test_the_first_inputs_have_figures_and_all_have_values(home, tmp_path, capsys):
     arguments = ("--preprocess", "none", "--max-figures", "1", "-o", tmp_path)
     assert run("explain", home / "rgb.keras", home / "photos", *arguments) == 0
@@ -438,6 +475,9 @@ def test_the_first_inputs_have_figures_and_all_have_values(home, tmp_path, capsy
     assert err.startswith("keras-explain: warning: 1 of 2 inputs have no figure;")
     assert {path.name for path in tmp_path.glob("*.png")} == {"a.png"}
     assert len(kx.Explanation.load(tmp_path / "grad_cam.npz")) == 2
+    arguments = ("--preprocess", "none", "--figures", "none", "-o", tmp_path / "none")
+    assert run("explain", home / "rgb.keras", home / "photos", *arguments) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_replaced_without_force(explained):
@@ -521,6 +561,7 @@ def test_pictures_take_the_models_size_and_channels(explained, tmp_path):
     stretched = x_of(folder)
     assert stretched.shape == (1, SIDE, SIDE, 1)
     assert 0.2 < (stretched == 0).mean() < 0.8
+    assert ((stretched > 0) & (stretched < 255)).any()  # smoothed, not picked
     folder, _ = explained(
         "--crop", "--force", inputs=[tmp_path / "wide.png"], model="gray.keras", preprocess="0..1"
     )
@@ -542,6 +583,15 @@ def test_a_model_of_channels_first(explained, tmp_path):
     assert explanation.values.shape == (2, SIDE, SIDE)
     np.testing.assert_array_equal(np.moveaxis(x_of(folder), 1, -1)[0], photo("a.png"))
     assert (folder / "a.png").exists()
+
+
+def test_where_the_channels_are_is_what_the_option_says(explained, tmp_path):
+    x = keras.Input((3, 8, 8))  # of which no layer says where its channels are
+    filled(keras.Model(x, layers.Dense(2)(layers.Flatten()(x)))).save(tmp_path / "flat.keras")
+    np.save(tmp_path / "x.npy", np.ones((2, 3, 8, 8), np.float32))
+    arguments = {"inputs": [tmp_path / "x.npy"], "model": tmp_path / "flat.keras"}
+    folder, _ = explained("--data-format", "channels_first", **arguments)
+    assert kx.Explanation.load(folder / "integrated_gradients.npz").channels == (1,)
 
 
 def test_a_model_of_any_size(explained, tmp_path):
@@ -625,7 +675,7 @@ def test_a_table_with_names(explained, home, tmp_path):
     model = keras.saving.load_model(home / "binary.keras")
     expected = kx.KernelSHAP()(model, x, kx.targets.Label(0))
     found = kx.Explanation.load(folder / "kernel_shap.npz")
-    np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-6, atol=1e-6)
     assert [(row["class"], row["class_name"]) for row in table(folder)] == [("0", "no")] * 3
     likely = model(x).numpy()[:, 0]
     assert likely.min() < 0.5 < likely.max()
@@ -659,6 +709,18 @@ def test_one_sample_without_names(explained, home, tmp_path):
     assert out.startswith("row: predicted the output ")
 
 
+def test_an_output_without_an_axis_of_classes(explained, home, tmp_path):
+    x = keras.Input((4,))
+    y = layers.Reshape(())(layers.Dense(1)(x))
+    model = filled(keras.Model(x, y))
+    model.save(tmp_path / "numbers.keras")
+    _, out = explained(inputs=["table.npy"], model=tmp_path / "numbers.keras", preprocess=None)
+    numbers = model(np.load(home / "table.npy")).numpy()
+    assert numbers.shape == (3,)
+    lines = [f"table_{i}: predicted the output ({number:.3g})" for i, number in enumerate(numbers)]
+    assert out.splitlines()[:3] == lines
+
+
 def test_token_ids_have_their_words(explained, tmp_path, monkeypatch):
     ids = keras.Input((5,), dtype="int32")
     h = layers.GlobalAveragePooling1D()(layers.Embedding(6, 3)(ids))
@@ -684,7 +746,26 @@ def test_token_ids_have_their_words(explained, tmp_path, monkeypatch):
     assert asked == [{"vocabulary": words}]
 
 
+def arrays_of(folder, *shapes, model=(None, 4)):
+    """The samples of arrays `0.npy`, `1.npy`, ... of these shapes."""
+    paths = [folder / f"{number}.npy" for number in range(len(shapes))]
+    for path, shape in zip(paths, shapes, strict=True):
+        np.save(path, np.zeros(shape, np.float32))
+    source = types.SimpleNamespace(shape=model)
+    found = samples.samples_of(paths, samples.Preparation(source, None, False, None))
+    assert found.files == [paths[int(name.partition("_")[0])] for name in found.names]
+    return found.names
+
+
+def test_rows_have_numbers_of_as_many_digits_as_the_last_one(tmp_path):
+    assert arrays_of(tmp_path, (10, 4)) == [f"0_{i}" for i in range(10)]
+    assert arrays_of(tmp_path, (11, 4)) == [f"0_{i:02d}" for i in range(11)]
+    assert arrays_of(tmp_path, (2, 4), (4,), (1, 4)) == ["0_0", "0_1", "1", "2"]
+
+
 def test_an_array_of_another_shape(explained, tmp_path):
+    with pytest.raises(CommandError, match=r"of one shape. Received: '.*1.npy' of shape \(1, 5\)"):
+        arrays_of(tmp_path, (1, 4), (1, 5), model=(None, None))
     np.save(tmp_path / "wide.npy", np.zeros((2, 5)))
     _, err = explained(inputs=[tmp_path / "wide.npy"], model="binary.keras", code=1)
     assert "Expected samples [B, 4]" in err
@@ -709,12 +790,24 @@ def test_an_array_of_another_shape(explained, tmp_path):
 )
 def test_targets(explained, home, arguments, classes):
     targets = [part for word in arguments for part in ("--target", word)]
-    folder, _ = explained(*targets, "--class-names", home / "names.txt")
+    folder, out = explained(*targets, "--class-names", home / "names.txt")
     summary = json.loads((folder / "scores.json").read_text("utf-8"))
     best = [[c["class"] for c in one["predicted"]] for one in summary["inputs"]]
     expected = {"best": [b[:1] for b in best], "best two": [b[:2] for b in best]}
     found = [[row["class"] for row in one["explained"]] for one in summary["inputs"]]
     assert found == (expected[classes] if isinstance(classes, str) else classes)
+    words = ["crane, class 0", "crane, class 1", "red fox"]  # of two, the first name is the same
+    for line, one, numbers in zip(out.splitlines(), summary["inputs"], found, strict=False):
+        likeliest = one["predicted"][0]
+        number, share = likeliest["class"], likeliest["output"]
+        more = f"; explained {', '.join(words[n] for n in numbers)}" if numbers != [number] else ""
+        assert line == f"{one['input']}: predicted {words[number]} ({share:.3g}){more}"
+
+
+def test_the_whole_name_of_a_class_is_better_than_one_of_several():
+    given = types.SimpleNamespace(target=["Crane"], output_name=None)
+    names = ["crane, bird", "crane", "red fox"]
+    assert classes.target_of(given, np.zeros((2, 3)), names).index.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -755,12 +848,14 @@ def test_one_of_several_outputs(explained, home, output, units):
     model, x = keras.saving.load_model(home / "two.keras"), np.load(home / "table.npy")
     left, right = model(x)
     expected = (left if units == 2 else right).numpy()[:, units - 1]
-    np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_several_outputs_must_be_told_apart(explained):
     _, err = explained(inputs=["table.npy"], model="two.keras", code=2)
     assert "Expected --output-name, one of left, right" in err
+    _, err = explained("--output-name", "2", inputs=["table.npy"], model="two.keras", code=2)
+    assert "Received: 2." in err
 
 
 # Models
@@ -800,7 +895,11 @@ def test_an_application_with_weights_and_names_from_the_disk(
     np.testing.assert_allclose(x_of(tmp_path / "out"), x / 100 - 1, atol=1e-6)
     model = network(classes=1000)
     model.load_weights(tiny_net)
-    assert int(best) == model(x_of(tmp_path / "out")).numpy()[0].argmax()
+    outputs = model(x_of(tmp_path / "out")).numpy()[0]
+    assert int(best) == outputs.argmax()
+    summed_up = json.loads((tmp_path / "out" / "scores.json").read_text("utf-8"))
+    likeliest = [one["class"] for one in summed_up["inputs"][0]["predicted"]]
+    assert likeliest == np.argsort(-outputs)[:5].tolist()
 
 
 def test_without_a_network_it_says_so(tiny_net, home, tmp_path, capsys, monkeypatch):
@@ -816,7 +915,9 @@ def test_without_a_network_it_says_so(tiny_net, home, tmp_path, capsys, monkeypa
     assert run(*start, "--weights", tiny_net) == 0
     assert "class names could not be downloaded (no network)" in capsys.readouterr().err
     assert run(*start, "--weights", "none", "--force") == 0
-    assert "warning: The weights are random" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "warning: The weights are random" in err
+    assert "class names" not in err  # random weights have no classes
 
 
 def test_wrong_applications(tiny_net, home, capsys, tmp_path):

@@ -41,12 +41,11 @@ class Result:
         method, first = next(iter(self.explanations.items()))
         for i, name in enumerate(self.samples.names):
             rows = self._rows_of(i, method, one(first, i))
-            explained = [_named(row["class"], row["class_name"]) for row in rows]
-            said = f"explained {', '.join(explained)}"
+            explained = [row["class"] for row in rows]
+            said = f"explained {', '.join(map(self._named, explained))}"
             for best in self._best(i)[:1]:
-                predicted = _named(best["class"], best["name"])
-                more = "" if explained == [predicted] else f"; {said}"
-                said = f"predicted {predicted} ({_short(best['output'])}){more}"
+                more = "" if explained == [best["class"]] else f"; {said}"
+                said = f"predicted {self._named(best['class'])} ({_short(best['output'])}){more}"
             yield f"{name}: {said}"
 
     def _best(self, i: int) -> list[dict[str, Any]]:
@@ -137,12 +136,15 @@ class Result:
     def _class_name(self, number: int) -> str | None:
         return None if self.names is None else self.names[number]
 
-
-def _named(number: int | None, name: str | None) -> str:
-    """A class in a line: by the first of its names."""
-    if name:
-        return name.partition(",")[0]
-    return "the output" if number is None else f"class {number}"
+    def _named(self, number: int | None) -> str:
+        """A class in a line: by the first of its names, with its number where others have it."""
+        if number is None:
+            return "the output"
+        first = [name.partition(",")[0] for name in self.names or ()]
+        name = first[number] if first else ""
+        if name and first.count(name) == 1:
+            return name
+        return f"{name and name + ', '}class {number}"
 
 
 def _cells(row: Row) -> Row:
