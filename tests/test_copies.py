@@ -104,7 +104,7 @@ class TestConfigurations:
         found = copied(explanation)
         assert (found.values == explanation.values).all()
         assert (found.target, found.explainer) == (explanation.target, explanation.explainer)
-        copied(model)  # with all that is compiled
+        assert (copied(model)(X) == model(X)).numpy().all()  # with all that is compiled
 
     def test_records(self, copied):
         memory = Memory()

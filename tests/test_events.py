@@ -9,6 +9,7 @@ import tensorflow as tf
 from hypothesis import strategies
 from hypothesis.extra import numpy as arrays
 
+import keras_explain as kx
 from keras_explain.sinks import events, maps
 from tests import logs
 
@@ -26,6 +27,7 @@ HEADER = {
     "limit": 1.0,
     "signed": True,
 }
+LEAF = {"class": 0, "rows": 1, "counts": [1]}
 SAMPLES = {"kind": "table", "count": 1, "labels": [0], "shape": [2], "values": [[1.0, 2.0]]}
 
 
@@ -117,6 +119,7 @@ class TestMaps:
             ({"shape": [2, -1]}, "`shape`"),
             ({"shape": [1, 2, 3]}, "`shape`"),
             ({"scores": "x"}, "`scores`"),
+            ({"scores": [0] * 10_001, "range": [[0, 1]] * 10_001, "classes": None}, "`scores`"),
             ({"classes": [1, 2]}, "`classes` for 1 scores"),
             ({"classes": ["<b>"]}, "`classes`"),
             ({"range": [[0]]}, "`range`"),
@@ -216,8 +219,9 @@ class TestTrees:
             None,
             {"class": "<b>", "rows": 1, "counts": [1]},
             {"class": 0, "rows": 1, "counts": "x"},
-            {"class": 0, "rows": 1, "counts": [1], "feature": 9, "threshold": 1.0},
-            {"class": 0, "rows": 1, "counts": [1], "feature": 0, "threshold": 1.0},
+            LEAF | {"feature": 9, "threshold": 1.0, "left": LEAF, "right": LEAF},
+            LEAF | {"feature": 0, "threshold": 1.0},
+            LEAF | {"feature": -1, "threshold": 1.0, "left": LEAF, "right": LEAF},
         ],
     )
     def test_broken_nodes_are_refused(self, root):
@@ -228,9 +232,9 @@ class TestTrees:
             events.read_tree(blob)
 
     def test_a_tree_too_deep_to_draw_is_refused(self):
-        leaf = root = {"class": 0, "rows": 1, "counts": [1]}
+        root = LEAF
         for _ in range(events.DEEPEST_TREE + 1):
-            root = leaf | {"feature": 0, "threshold": 0.0, "left": leaf, "right": root}
+            root = LEAF | {"feature": 0, "threshold": 0.0, "left": LEAF, "right": root}
         blob = json.dumps({"schema": 1, "trees": [{"tree": logs.TREE | {"root": root}}]}).encode()
         with pytest.raises(events.FormatError, match="below another"):
             events.read_tree(blob)
@@ -245,6 +249,8 @@ class TestTrees:
         ("keras_explain/maps//1", None),
         ("keras_explain/maps/a/-1", None),
         ("keras_explain/maps/a/²", None),
+        ("keras_explain/maps/a/123456789", ("a", 123456789)),
+        ("keras_explain/maps/a/1234567890", None),
         ("keras_explain/samples", None),
     ],
 )
@@ -267,6 +273,28 @@ class TestShown:
         first, again = (maps.shown(logs.record(step)).digest for step in range(2))
         other = logs.record(0, pictures=np.zeros((3, 6, 5, 3), np.uint8))
         assert first == again != maps.shown(other).digest
+        x, values = np.arange(6.0), np.ones((1, 1, 6))
+        shapes = {maps.Shown("table", x.reshape(rows, -1), values).digest for rows in (1, 2, 3)}
+        assert len(shapes) == 3  # of the same numbers
+
+    def test_several_inputs_side_by_side(self):
+        """A row can be told from zero where a part of it can; a step of a series is its mean."""
+        rng = np.random.default_rng(0)
+        x = {"a": rng.normal(size=(2, 3)), "b": rng.normal(size=(2, 9, 4))}
+        values = {"a": rng.normal(size=(2, 3)), "b": rng.normal(size=(2, 9))}
+        known = {"a": np.array([True, False]), "b": np.array([False, False])}
+        explanation = kx.Explanation(
+            values, np.ones(2), kx.targets.Class([0, 0]), x, kx.Saliency(), {"reliable": known}
+        )
+        record = logs.record(0, explanation=explanation, pictures=None, maps=None)
+        shown = maps.shown(record)
+        assert shown.kind == "table"
+        assert shown.feature_names == [*(f"a {i}" for i in range(3)), *(f"b {i}" for i in range(9))]
+        assert shown.reliable.tolist() == [[True], [False]]
+        means = np.concatenate([x["a"], x["b"].mean(axis=2)], axis=1)
+        np.testing.assert_allclose(shown.x, means, rtol=1e-6)
+        joined = np.concatenate([values["a"], values["b"]], axis=1)
+        np.testing.assert_allclose(shown.maps[:, 0], joined, rtol=1e-6)
 
 
 def test_a_header_of_many_items_is_not_walked(monkeypatch):

@@ -113,6 +113,7 @@ class TestBackground:
             (3, "OSError: no space left"),
             (4, "ZeroDivisionError: division by zero"),
         ]
+        assert isinstance(raised.value.__cause__, OSError)  # the first
         background.report()
 
     def test_wait_ends_with_what_was_queued_before(self):

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_explain.callbacks import ExplanationLogger
-from keras_explain.sinks import Memory, NotWrittenError, TensorBoard, pairs, wording
+from keras_explain.sinks import Memory, NotWrittenError, TensorBoard, event_file, pairs, wording
 from keras_explain.sinks.event_file import EventFile
 from keras_explain.tensorboard.reader import local_reader
 from tests import logs
@@ -262,6 +262,67 @@ class TestLife:
         assert float(tensors["explain/mine/score"][29]) == 14.5
 
 
+def written(directory, tag):
+    """The steps of a tag's events as they are in each file, one file after another."""
+    return [
+        [
+            event.step
+            for event in tf.compat.v1.train.summary_iterator(str(path))
+            for value in event.summary.value
+            if value.tag == tag
+        ]
+        for path in sorted((directory / "explain").iterdir())
+    ]
+
+
+class TestWrites:
+    """What a sink writes, of records without a training."""
+
+    def test_samples_once_in_a_file_and_predictions_once_a_step(self, tmp_path):
+        """Also where two loggers take turns, and again in the next file, which may be the last."""
+        one, other = TensorBoard(tmp_path), TensorBoard(tmp_path)
+        for last in (2, 4):
+            for step in range(last - 2, last):
+                for name in ("a", "b"):
+                    one.write(logs.record(step, name))
+                other.write(logs.record(step, "other", **logs.fewer(2)))
+                one.flush()
+                other.flush()
+            one.close()
+        assert written(tmp_path, "keras_explain/samples") == [[0, 0], [2, 2]]
+        steps = [[0, 0, 1, 1], [2, 2, 3, 3]]
+        assert written(tmp_path, "keras_explain/predictions") == steps
+        assert written(tmp_path, "keras_explain/maps/b/1") == [[0, 1], [2, 3]]
+
+    def test_a_step_ends_where_the_next_one_begins(self, tmp_path):
+        records = [[logs.record(step, name) for name in ("a", "b")] for step in range(3)]
+        sink = TensorBoard(tmp_path)
+        for record in itertools.chain(*records):
+            sink.write(record)
+        sink.close()
+        texts = events(tmp_path / "explain")[0]["explain/predictions"]
+        assert {step: text.item().decode() for step, text in texts.items()} == {
+            step: wording.table(records[step]) for step in range(3)
+        }
+
+    def test_a_closed_sink_takes_its_names_again(self, tmp_path):
+        one, other = TensorBoard(tmp_path), TensorBoard(tmp_path)
+        for step, sink in enumerate([one, other, one]):
+            sink.write(logs.record(step))
+            sink.close()
+        assert steps_in(tmp_path, "explain/predictions") == [0, 1, 2]
+
+    def test_a_directory_and_a_link_to_it_share_a_file(self, tmp_path):
+        (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+        one, other = TensorBoard(tmp_path), TensorBoard(tmp_path / "link")
+        one.write(logs.record(0))
+        other.write(logs.record(0, "other"))
+        other.flush()
+        one.close()
+        other.close()
+        assert written(tmp_path, "keras_explain/samples") == [[0]]
+
+
 def steps_in(directory, tag="explain/signed/2"):
     return list(events(directory / "explain")[0].get(tag, ()))
 
@@ -301,19 +362,32 @@ class TestBrokenDisk:
         (run,) = local_reader(str(tmp_path / "logs")).runs()["runs"].values()
         assert (run["steps"], run["samples"]["count"]) == ([2, 3], 3)
 
-    @pytest.mark.parametrize("how", ["unlink", "truncate", "replace"])
-    def test_an_event_file_that_is_no_longer_what_was_written_is_given_up(self, tmp_path, how):
+    @pytest.mark.parametrize(
+        ("how", "files", "steps"),
+        [
+            ("unlink", 1, [1, 2]),
+            ("truncate", 2, [1, 2]),
+            ("replace", 2, [1, 2]),
+            ("append", 2, [0, 1, 2]),
+        ],
+    )
+    def test_an_event_file_that_is_no_longer_what_was_written_is_given_up(
+        self, tmp_path, how, files, steps
+    ):
         def spoil():
             (path,) = (tmp_path / "explain").iterdir()
             if how == "replace":
                 (tmp_path / "explain" / "other").write_text("other")
                 (tmp_path / "explain" / "other").replace(path)
+            elif how == "append":
+                path.write_bytes(path.read_bytes() + b"other")
             else:
                 path.unlink() if how == "unlink" else os.truncate(path, 10)
 
         keeps = logger(tmp_path)
         fit([keeps, Between(keeps.sinks[0], epoch_1=spoil)], epochs=3)
-        assert steps_in(tmp_path) == [1, 2]
+        assert len(list((tmp_path / "explain").iterdir())) == files
+        assert steps_in(tmp_path) == steps
         assert keeps.failures == {}
 
     def test_a_disk_that_is_full_for_a_moment_costs_what_was_written_then(self, tmp_path):
@@ -393,7 +467,14 @@ class TestBrokenDisk:
         with pytest.raises(TypeError, match=r"Expected `sinks` to be a list"):
             ExplanationLogger("saliency", data()[0], sinks=wrong)
 
+    def test_a_file_in_which_nothing_is_for_certain_goes_away(self, tmp_path):
+        file = EventFile(str(tmp_path))
+        file.scalar("tag", 0.5, 0)
+        file.give_up()
+        assert list(tmp_path.iterdir()) == []
+
     def test_files_follow_each_other_whatever_the_clock_says(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(event_file, "_NUMBERS", itertools.count())
         for step, now in enumerate([2e9, 1e9, *[2e9] * 10]):
             monkeypatch.setattr(time, "time", lambda now=now: now)
             file = EventFile(str(tmp_path / "explain"))
