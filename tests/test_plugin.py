@@ -21,7 +21,7 @@ import keras_explain as kx
 from keras_explain.plots import render
 from keras_explain.sinks import Memory, TensorBoard, events
 from keras_explain.tensorboard.plugin import Loader
-from keras_explain.tensorboard.reader import local_reader
+from keras_explain.tensorboard.reader import Cache, local_reader
 from keras_explain.tensorboard.restarts import surviving
 from tests import logs
 from tests.server import server, wait_for
@@ -81,6 +81,7 @@ def log_dir(tmp_path_factory):
     logs.write_scalars(top / "train", "epoch_loss", [3.0, float("nan"), 1.0])
     logs.write_scalars(top / "validation", "epoch_loss", [4.0])
     logs.write_scalars(top / "other", "epoch_loss", [5.0])
+    logs.write_scalars(top / "nested" / "deep" / "train", "loss", [6.0])
     return top
 
 
@@ -107,6 +108,7 @@ class TestRoutes:
             "validation/epoch_loss",
         ]
         assert (deep["methods"], deep["steps"]) == (["occlusion"], [0, 1])
+        assert deep["scalars"] == ["explain/occlusion/score", "train/loss"]
         samples = top["samples"]
         assert (samples["kind"], samples["count"], samples["shape"]) == ("pictures", 3, [6, 5, 3])
         assert samples["labels"] == [0, 1, 0]
@@ -160,6 +162,7 @@ class TestRoutes:
             ("step", {"run": "", "step": 99}, 404),
             ("step", {"run": "", "step": "x"}, 400),
             ("step", {"run": "", "step": "9" * 5000}, 400),
+            ("step", {"run": "", "step": "9" * 20}, 400),
             ("step", {"run": ""}, 400),
             ("picture", {"run": "", "sample": 3}, 404),
             ("picture", {"run": "", "sample": -1}, 404),
@@ -221,7 +224,7 @@ def the_same(header, blobs, expected):
     """Whether the maps of a step are those of these records."""
     found = {(one["method"], one["sample"]): logs.values(one, blobs)[0] for one in header["maps"]}
     return len(found) == sum(len(record.maps) for record in expected) and all(
-        np.abs(found[record.name, sample] - map_).max() < 1e-3
+        np.abs(found[record.name, sample] - map_).max() <= np.ptp(map_) / 2**16
         for record in expected
         for sample, map_ in enumerate(record.maps)
     )
@@ -336,6 +339,7 @@ HUGE = b'{"schema":1,"x":"' + b"x" * events.LARGEST_MAP_HEADER + b'"}'
         ([json.dumps({"schema": 7}).encode()], "schema 7"),
         ([], "empty"),
         (good_map()[:1], "1 pictures of maps. Received: 0"),
+        ([*good_map(), good_map()[1]], "1 pictures of maps. Received: 2"),
         ([good_map()[0], b"<script>"], "a PNG"),
         ([good_map()[0], events.png(np.zeros((900, 3), np.uint8))], "3 x 4 pixels"),
         (good_map(samples="others"), "log_dir of its own"),
@@ -347,7 +351,7 @@ def test_a_broken_map_is_a_problem_and_the_others_are_there(tmp_path, broken, me
         (events.SAMPLES, 0, GOOD),
         (events.map_tag("good", 0), 0, good_map()),
         (events.map_tag("bad", 1), 0, broken),
-        (events.map_tag("beyond", 5), 0, good_map()),
+        (events.map_tag("beyond", 2), 0, good_map()),
     )
     client = Client(tmp_path)
     assert client.json("runs")["problems"] == []
@@ -411,6 +415,36 @@ def test_broken_pictures_trees_and_predictions_are_said(tmp_path):
     assert "`features`" in client.json("tree", 422, run="", step=0)["error"]
     answer = client.json("predictions", run="")
     assert (answer["steps"], len(answer["problems"])) == ([1], 1)
+
+
+def test_runs_of_one_name_methods_of_other_steps_and_samples_that_change(tmp_path):
+    """A directory and its `explain`; what was logged last of the samples counts."""
+    others = events.samples_blobs({"kind": "table", "id": "x", "count": 1, "shape": [2]})
+    logs.write_blobs(
+        tmp_path / "run",
+        (events.SAMPLES, 0, GOOD),
+        (events.map_tag("a", 0), 0, good_map()),
+        (events.SAMPLES, 2, others),
+        (events.map_tag("b", 0), 3, good_map()),
+    )
+    logs.write_blobs(tmp_path / "run" / "explain", (events.SAMPLES, 1, GOOD))
+    runs = local_reader(str(tmp_path)).runs()["runs"]
+    assert list(runs) == ["run", "run/explain"]
+    assert (runs["run"]["steps"], runs["run"]["samples"]["count"]) == ([0, 3], 1)
+    assert (runs["run/explain"]["steps"], runs["run/explain"]["samples"]["count"]) == ([], 2)
+
+
+def test_the_runs_opened_last_are_kept():
+    cache, made = Cache(capacity=2), []
+
+    def get(key, fits=True):
+        return cache.get(key, lambda: made.append(key) or key, lambda kept: fits)
+
+    for key, fits in [("a", True), ("b", True), ("a", False), ("c", True), ("a", True)]:
+        assert get(key, fits) == key
+    assert made == ["a", "b", "a", "c"]
+    get("b")
+    assert made[4:] == ["b"]
 
 
 def test_a_run_of_trees_alone(tmp_path):
@@ -500,18 +534,21 @@ def test_an_explainer_s_tokens_know_the_words():
     logger = kx.callbacks.ExplanationLogger([kx.InputXGradient(), known], ids)
     assert list(logger.vocabulary) == WORDS
     assert kx.callbacks.ExplanationLogger(known, ids, vocabulary=str).vocabulary is str
+    ones = [kx.Occlusion(features=kx.features.Tokens(vocabulary=v)) for v in (None, WORDS, "abc")]
+    assert list(kx.callbacks.ExplanationLogger(ones, ids).vocabulary) == WORDS
 
 
 def test_pictures_with_several_classes_per_sample(tmp_path):
     x, memory = RNG.uniform(size=(8, 8, 9, 3)).astype(np.float32), Memory()
     model = dense(keras.layers.Flatten(), shape=(8, 9, 3))
     target = np.tile([[0, 1]], (8, 1))
-    samples, header, blobs = fit(tmp_path, model, x, memory, target=target)
+    options = {"target": target, "to_image": lambda x: 1 - x}
+    samples, header, blobs = fit(tmp_path, model, x, memory, **options)
     assert samples["kind"] == "pictures"
     values = memory.records[-1].explanation.values.sum(-1)
     assert same(header["maps"][2], blobs, values[2])
     picture = local_reader(str(tmp_path)).picture("", 2)
-    assert (logs.tf.io.decode_png(picture).numpy() == render.to_uint8(x[:3])[2]).all()
+    assert (logs.tf.io.decode_png(picture).numpy() == render.to_uint8(1 - x[:3])[2]).all()
 
 
 def test_several_inputs_without_a_picture_are_one_table(tmp_path):

@@ -85,7 +85,7 @@ class Plugin(base_plugin.TBPlugin):
         )
         try:
             content, of_type, seconds = answer(reader, request)
-        except (NotLoggedError, errors.NotFoundError) as error:
+        except NotLoggedError as error:
             return respond(_error(error), "application/json", 404)
         except events.FormatError as error:
             return respond(_error(error), "application/json", 422)
