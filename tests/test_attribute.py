@@ -228,6 +228,17 @@ def test_a_row_has_one_class(model, x, target):
         kx.Saliency().attribute(model, x, target)
 
 
+def test_a_class_that_there_is_not_is_an_error_or_nan(model, x):
+    for target in (4, [0, 1, 4], tf.constant([0, 1, 4])):
+        with pytest.raises(ValueError, match="target below 4"):
+            kx.Saliency().attribute(model, x, target)
+    in_graph = tf.function(lambda x, target: kx.Saliency().attribute(model, x, target))
+    values = in_graph(x, tf.constant([0, 4, 1])).numpy().reshape(3, -1)
+    assert np.isnan(values).all(axis=1).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match="target below 4"):
+        tf.function(lambda x: kx.Saliency().attribute(model, x, 4))(x)
+
+
 MIRRORED = """
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]

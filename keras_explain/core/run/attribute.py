@@ -10,7 +10,9 @@ from keras import ops, tree
 from keras_explain import backend
 from keras_explain.core.data import inputs
 from keras_explain.core.model.forward import Forward
+from keras_explain.core.model.learned import Learned
 from keras_explain.core.model.opened import Compiled
+from keras_explain.core.model.points import per_row
 from keras_explain.core.model.targets import as_target
 from keras_explain.core.run.plan import Pass
 
@@ -61,20 +63,21 @@ def attribute(explainer: "Explainer", forward: Forward, x: Nest, target: Any, se
     _check_in_graph(explainer)
     plan, in_graph = explainer.plan, backend.is_tensor(seed)
     arrays = backend.to_tensors(explainer.arrays()) + forward.target_arrays
-    index = _index(target, tree.flatten(x)[0])
+    classes = _classes(target)
+    index = ops.broadcast_to(classes, (ops.shape(tree.flatten(x)[0])[0], 1))
     known = in_graph or plan.passes is not None  # else passes are data, as in a call
     given = [seed] if in_graph else [] if known else backend.to_tensors(explainer.passes(seed))
 
     def values(
         probe_of: Callable, tensors: list[Tensor], x: Nest, index: Tensor, given: Any
-    ) -> tuple[Nest, None]:
+    ) -> tuple[Nest, Learned]:
         def passes_of(prepared: dict[str, Tensor]) -> dict[str, Any]:
             if plan.passes is not None:
                 return plan.passes(prepared)
             return explainer.passes(given[0]) if in_graph else given
 
         x = forward.as_numbers(x)
-        return _values(explainer.bind(tensors), passes_of, probe_of, x, index), None
+        return _values(explainer.bind(tensors), passes_of, probe_of, x, index)
 
     def build() -> Compiled:
         specs = backend.specs_of((x, index), free=not inside), backend.specs_of(given)
@@ -86,13 +89,18 @@ def attribute(explainer: "Explainer", forward: Forward, x: Nest, target: Any, se
     else:
         key = ("attribute", in_graph, *forward.key, explainer.structure)
         function = forward.opened.compiled(key, build)
+    if not backend.is_symbolic(classes):
+        forward.check(classes, function.learned)
     return function.call(x, index, given, arrays)
 
 
 def _values(
     explainer: "Explainer", passes_of: Callable, probe_of: Callable, x: Nest, index: Tensor
-) -> Nest:
-    """The values of one traced function; passes are a loop whose length is known."""
+) -> tuple[Nest, Learned]:
+    """The values of one traced function; passes are a loop whose length is known.
+
+    A graph can't raise: values for a class that the model does not have are NaN.
+    """
     rows, plan, reduce = ops.arange(ops.shape(index)[0]), explainer.plan, explainer.reduce
     probe = probe_of(x, rows)
     point = probe.point(x)
@@ -118,12 +126,16 @@ def _values(
         total = explainer.step(probe, point, index, Pass())
     values = explainer.finish(probe, total, point)
     values = probe.space.collapse(values) if plan.values == "point" else values
-    return tree.map_structure(lambda v: v[:, 0], values) if plan.classes == "all" else values
+    if plan.classes == "all":
+        values = tree.map_structure(lambda v: v[:, 0], values)
+    if (units := probe.learned.units) is not None:
+        known = ops.where(index[:, 0] < units, 1.0, np.nan)
+        values = tree.map_structure(lambda v: v * per_row(known, v), values)
+    return values, probe.learned
 
 
-def _index(target: Any, leaf: Tensor) -> Tensor:
-    """The class of each row, ints `[n, 1]`."""
-    rows = ops.shape(leaf)[0]
+def _classes(target: Any) -> Tensor:
+    """The class of each row, or of all, ints `[n, 1]` or `[1, 1]`."""
     if backend.is_tensor(target):
         if not keras.backend.is_int_dtype(target.dtype) or len(target.shape) > 1:
             raise ValueError(
@@ -131,18 +143,15 @@ def _index(target: Any, leaf: Tensor) -> Tensor:
                 f"Received: shape {tuple(target.shape)}, dtype {target.dtype}. Labels "
                 'become that by `ops.cast(y, "int32")`; for K classes ask K times.'
             )
-        given = ops.reshape(ops.cast(target, "int32"), (-1, 1))
-        return ops.broadcast_to(given, (rows, 1))
+        return ops.reshape(ops.cast(target, "int32"), (-1, 1))
     target = as_target(target)
-    if np.ndim(target.index) == 0:  # also of None
-        return ops.broadcast_to(ops.convert_to_tensor(target.rows(1)[0]), (rows, 1))
-    index, many = target.rows(len(target.index))
+    index, many = target.rows(1 if np.ndim(target.index) == 0 else len(target.index))
     if many:
         raise ValueError(
             f"Expected one class for each row. Received: target of shape {index.shape}. For K "
             "classes ask K times."
         )
-    return ops.convert_to_tensor(index)
+    return index
 
 
 def _check_in_graph(explainer: "Explainer") -> None:
