@@ -17,6 +17,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_explain.core import private
+from keras_explain.core.graph import traced
+
 Tensor = Any
 Nest = Any
 
@@ -107,19 +110,21 @@ class _Function:
 
 
 def _compile(fn: Callable, *specs: Nest) -> Any:
-    graphs = []
+    calls = []
 
     def noted(*args: Nest) -> Nest:
-        graphs.append(tf.compat.v1.get_default_graph())
-        return fn(*args)
+        try:
+            return fn(*args)
+        finally:
+            calls.append(traced.calls_functions())
 
     try:
         concrete = tf.function(noted, autograph=False).get_concrete_function(*specs)
     except Exception:
-        if not (graphs and _calls_functions(graphs[0])):
+        if not any(calls):
             raise
     else:
-        if not _calls_functions(concrete.graph):
+        if not calls[-1]:
             return concrete
     return _compile_inlined(fn, *specs)
 
@@ -146,21 +151,10 @@ def _let_threads_inline() -> None:
     TensorFlow's switch for this, `tf.config.run_functions_eagerly`, is one for all threads. Each
     `tf.function` asks whether it is set; its answer is the same as before in all other threads.
     """
-    function, name = type(tf.function(lambda: None)), "_run_functions_eagerly"
-    asked = vars(function).get(name)
-    if not isinstance(asked, property):
-        raise RuntimeError(
-            f"Expected a tf.function to have the property {name!r}. Received: TensorFlow "
-            f"{tf.__version__}, in which it has none. Remove the @tf.function decorators in the "
-            "model, or use a version that keras-explanations is tested with."
-        )
-    before: Any = asked.fget
-    setattr(function, name, property(lambda f: getattr(_THREAD, "inlines", False) or before(f)))
-
-
-def _calls_functions(graph: tf.Graph) -> bool:
-    called = {"PartitionedCall", "StatefulPartitionedCall"}
-    return any(op.type in called for op in graph.get_operations())
+    name = "_run_functions_eagerly"
+    before = private.get(name).fget
+    inlines = property(lambda f: getattr(_THREAD, "inlines", False) or before(f))
+    setattr(type(tf.function(lambda: None)), name, inlines)
 
 
 def is_tensor(value: Any) -> bool:
@@ -234,19 +228,11 @@ def gradients(score: Tensor, sources: Sequence[Tensor]) -> list[Tensor | None]:
     try:
         found = tf.gradients(score, list(sources))
     except LookupError as error:
-        missing = re.search(r"operation ?'(.+?)' \(op type: (\w+)\)", str(error))
-        if missing is None:
+        op = traced.lacking_gradient([score], sources)
+        if op is None:
             raise
-        raise ValueError(without_gradient(missing[2], missing[1])) from error
+        raise ValueError(traced.without_gradient(op)) from error
     return [None if grad is None else tf.convert_to_tensor(grad) for grad in found]
-
-
-def without_gradient(kind: str, name: str) -> str:
-    """What to say of an operation that has no derivative."""
-    return (
-        f"Expected operations with a gradient. Received: {kind!r} ({name}), which TensorFlow has "
-        "none for. Explain a layer after it, or use a method without gradients."
-    )
 
 
 as_written = tf.autograph.experimental.do_not_convert

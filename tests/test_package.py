@@ -38,12 +38,15 @@ MAY_IMPORT = {
     "tensorboard": {"files", "sinks"},
 }
 FREE = {"__init__", "cli"}
+BELOW = {"private", "graph.operations", "graph.paths", "graph.traced"}
+"""What in the core imports nothing else of the package, so that the backend may."""
 LAZILY = {
     ("core/record/explanation.py", "plots"),
     ("core/config.py", "explainers"),  # a class is known by name once its module is loaded
     ("trees/*", "plots"),
 }
 MAY_IMPORT_TENSORFLOW = {"backend.py", "core/graph/traced.py", "sinks/event_file.py"}
+OF_GRAPHS = {"op", "graph", "consumers", "node_def", "get_attr"}
 PRIVATE_KERAS = "core/model/intercept.py"
 PRINTING = {"print", "builtins.print", "sys.stdout", "sys.__stdout__"}
 BY_NAME = {"attrgetter", "delattr", "getattr", "hasattr", "methodcaller", "setattr"}
@@ -109,7 +112,10 @@ def forbidden_parts(source: str, path: str) -> list[str]:
         top, _, rest = name.partition(".")
         if top != "keras_explain":
             continue
-        other = rest.partition(".")[0] or "__init__"
+        other, _, inside = rest.partition(".")
+        other = other or "__init__"
+        if here == "backend" and other == "core" and inside in BELOW:
+            continue
         allowed = {here, *MAY_IMPORT[here]}
         if lazily and {(path, other), (f"{here}/*", other)} & LAZILY:
             continue
@@ -176,6 +182,16 @@ def mentions(source: str, *names: str) -> list[int]:
     ]
 
 
+def graph_reads(source: str) -> list[str]:
+    """What a source reads of single operations or graphs, and leaves to those who know them."""
+    return [
+        ast.unparse(node)
+        for node in nodes(source)
+        if isinstance(node, ast.Attribute)
+        and (node.attr in OF_GRAPHS or ast.unparse(node) == "op.inputs")
+    ]
+
+
 # The rules, on the package
 
 
@@ -187,6 +203,14 @@ def each_source(test):
 def test_imports_only_the_parts_it_may(path):
     assert part(path) in FREE | MAY_IMPORT.keys(), f"Say in MAY_IMPORT what {path} may import."
     assert forbidden_parts(SOURCES[path], path) == []
+
+
+@pytest.mark.parametrize("name", sorted(BELOW))
+def test_what_the_backend_stands_on_imports_nothing_else(name):
+    path = f"core/{name.replace('.', '/')}.py"
+    ours = libraries(SOURCES[path], path, "keras_explain")
+    modules = [n.removeprefix("keras_explain.core.") for n in ours]
+    assert not {n for n in modules if n not in BELOW and n.rpartition(".")[0] not in BELOW}
 
 
 @each_source
@@ -202,6 +226,12 @@ def test_only_intercept_touches_private_keras(path):
         assert libraries(SOURCES[path], path, "keras.src") == []
         assert mentions(SOURCES[path], "keras.src") == []
         assert foreign_names(SOURCES[path], ours) == set()
+
+
+@each_source
+def test_only_the_graph_room_knows_operations(path):
+    if not path.startswith("core/graph/"):
+        assert graph_reads(SOURCES[path]) == []
 
 
 @each_source
@@ -236,6 +266,8 @@ def test_nothing_is_printed(path):
         ("metrics/auc.py", "from keras_explain.explainers.rise import RISE", ["explainers"]),
         ("callbacks/x.py", "import_module('keras_explain.explainers')", ["explainers"]),
         ("backend.py", "from keras_explain.core import names", ["core"]),
+        ("backend.py", "from keras_explain.core.graph import rules", ["core"]),
+        ("backend.py", "from keras_explain.core.graph import traced", []),
         ("tensorboard/plugin.py", "from keras_explain.core import names", ["core"]),
         ("cli.py", "from keras_explain.explainers import x", []),
     ],
@@ -279,6 +311,15 @@ def test_names_set_on_others_are_not_our_own():
 def test_prints_are_found(source):
     assert mentions(source, *PRINTING) == [2]
     assert mentions("pprint(x)\nfile.write('print(x)')  # print(x)", *PRINTING) == []
+
+
+@pytest.mark.parametrize(
+    "read",
+    ["y.op", "f().op.type", "x.graph", "x.consumers()", "a.b.node_def", "x.get_attr", "op.inputs"],
+)
+def test_reading_an_operation_is_found(read):
+    assert graph_reads(f"from keras_explain.core.graph import steps\nfound = {read}")
+    assert not graph_reads("from keras_explain.core.graph import steps\nstep.inputs, op, graph")
 
 
 def test_attributes_of_a_private_module_are_found():

@@ -9,8 +9,7 @@ from keras import ops
 from keras_explain.core import checks
 from keras_explain.core.data.layout import Layout
 from keras_explain.core.explainer import Explainer
-from keras_explain.core.graph import paths, traced
-from keras_explain.core.graph.operations import AFFINE, ALIASES, MIXING, ROUTING, WEIGHTED
+from keras_explain.core.graph.averages import not_affine
 from keras_explain.core.model.passed import Activations, ForwardPass
 from keras_explain.core.model.probe import Probe
 from keras_explain.core.run.plan import Pass, Plan
@@ -325,49 +324,16 @@ def _check_grid(shape: tuple[Any, ...], count: int, channels: int, path: str) ->
         )
 
 
-# Whether a score is linear in an average, by the operations of the graph
-
-_PRODUCTS = frozenset(WEIGHTED) | {"Mul"}
-_LINEAR = (
-    ALIASES - {"StopGradient"}
-    | (AFFINE - {"RealDiv"} | MIXING | ROUTING | _PRODUCTS)
-    | {"Cast", "Select", "SelectV2"}
-)
-
-
 def _check_is_linear_in_the_average(features: Activations) -> None:
     """Raises a `ValueError` unless the score is an affine function of the output's average."""
-    averaged = {id(features.call.output): False}  # by the id of a tensor, whether it was averaged
-    for op in paths.operations_between(features.scores, features.call.output):
-        given = [averaged[id(t)] for t in op.inputs if id(t) in averaged]
-        averages = not any(given) and _averages(op, features)
-        linear = averages or (all(given) and _is_linear(op, len(given), averaged))
-        if not linear and (any(given) or op.type not in ("Identity", "Cast")):
-            raise ValueError(
-                "Expected a score that is linear in the global average of layer "
-                f"{features.call.path!r}, as behind GlobalAveragePooling2D and Dense. "
-                f"Received: operation {op.type!r} ({op.name!r}) between them. Use GradCAM, which "
-                "explains any model: behind a global average its map is this one's positive part, "
-                "over the number of positions."
-            )
-        averaged |= {id(t): linear for t in op.outputs}
-
-
-def _averages(op: Any, features: Activations) -> bool:
-    """Whether an operation averages the output over all its positions."""
-    shape = features.call.output.shape
-    positions = set(Layout(len(shape), features.channels).axes)
-    if op.type == "Mean":
-        axes = traced.constant(op.inputs[1])
-        return axes is not None and {int(i) % len(shape) for i in axes.flat} == positions
-    if op.type not in ("AvgPool", "AvgPool3D"):
-        return False
-    window = [shape[i] if i in positions else 1 for i in range(len(shape))]
-    whole = all(op.outputs[0].shape[i] == 1 for i in positions)
-    return whole and list(op.get_attr("ksize")) == window
-
-
-def _is_linear(op: Any, given: int, averaged: dict[int, bool]) -> bool:
-    if op.type == "RealDiv":
-        return given == 1 and id(op.inputs[0]) in averaged
-    return op.type in _LINEAR and (op.type not in _PRODUCTS or given == 1)
+    output = features.call.output
+    positions = Layout(len(output.shape), features.channels).axes
+    broken = not_affine(features.scores, output, positions)
+    if broken:
+        raise ValueError(
+            "Expected a score that is linear in the global average of layer "
+            f"{features.call.path!r}, as behind GlobalAveragePooling2D and Dense. "
+            f"Received: operation {broken} between them. Use GradCAM, which explains any model: "
+            "behind a global average its map is this one's positive part, over the number of "
+            "positions."
+        )

@@ -9,7 +9,7 @@ from keras import ops, tree
 
 from keras_explain.core.data import background, baselines
 from keras_explain.core.explainer import Attribution
-from keras_explain.core.graph.rules import (
+from keras_explain.core.graph.selection import (
     check_selectors,
     is_recurrent,
     matches,

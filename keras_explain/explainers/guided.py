@@ -7,7 +7,6 @@ from typing import Any
 from keras import ops, tree
 
 from keras_explain.core.explainer import Attribution, Explainer
-from keras_explain.core.graph import traced
 from keras_explain.core.graph.computation import Computation
 from keras_explain.core.graph.steps import Step
 from keras_explain.core.model.passed import ForwardPass
@@ -42,7 +41,7 @@ class _Backpropagation(Attribution, abc.ABC):
     def _back(self, step: Step, upstream: list[Tensor]) -> list[Tensor]:
         if step.type in RELUS:
             return [self._through_relu(step, upstream[0])]
-        if not traced.types_inside(step.op).isdisjoint(RELUS):
+        if not step.inside.isdisjoint(RELUS):
             raise _out_of_reach(type(self).__name__, step)
         return step.pull(upstream)
 
@@ -54,7 +53,7 @@ class _Backpropagation(Attribution, abc.ABC):
 def _out_of_reach(method: str, step: Step) -> ValueError:
     return ValueError(
         f"Expected ReLUs that {method} can reach. Received: one inside of {step.type!r} "
-        f"({step.op.name}), in {step.where}: a loop, a condition or a saved function, of which the "
+        f"({step.name}), in {step.where}: a loop, a condition or a saved function, of which the "
         "gradient is taken as a whole. Explain a layer after it (`layer=`), write it without the "
         "loop (a recurrent layer with `unroll=True`), or use Saliency."
     )

@@ -11,7 +11,7 @@ from keras import ops, tree
 
 from keras_explain.core.data import inputs
 from keras_explain.core.explainer import Attribution, Explainer
-from keras_explain.core.graph import rules
+from keras_explain.core.graph import rules, selection
 from keras_explain.core.graph.computation import Computation
 from keras_explain.core.graph.operations import (
     AFFINE,
@@ -91,12 +91,14 @@ class _Relevance(Attribution, abc.ABC):
         passed = probe.forward(x, target, own=True)
         found = passed.computation(opaque=self._is_opaque, held=HELD)
         for where, _ in self.composite:
-            rules.check_selectors("rules", where, found.calls)
+            selection.check_selectors("rules", where, found.calls)
         return found, _Backward(self.composite, found)
 
     def _is_opaque(self, call: Call) -> bool:
-        rule = next((rule for where, rule in self.composite if rules.matches(where, call)), None)
-        return rules.is_recurrent(call) or isinstance(rule, (rules.Pass, rules.Gradient))
+        rule = next(
+            (rule for where, rule in self.composite if selection.matches(where, call)), None
+        )
+        return selection.is_recurrent(call) or isinstance(rule, (rules.Pass, rules.Gradient))
 
 
 class LRP(_Relevance):
@@ -251,18 +253,18 @@ class _Backward:
                 or ("last" in where and step in self._last)
                 or ("convolution" in where and step.product.type in CONVOLUTIONS)
             )
-            if named or rules.matches(where, step.call):
+            if named or selection.matches(where, step.call):
                 return rule
         return rules.Epsilon()
 
     def _layer(self, step: Step, upstream: list[Tensor]) -> list[Tensor]:
         assert step.call is not None
         for where, rule in self._composite:
-            if isinstance(rule, rules.Pass) and rules.matches(where, step.call):
+            if isinstance(rule, rules.Pass) and selection.matches(where, step.call):
                 return [rule.back(step, upstream[0])]
-            if isinstance(rule, rules.Gradient) and rules.matches(where, step.call):
+            if isinstance(rule, rules.Gradient) and selection.matches(where, step.call):
                 return rule.shares(step, upstream)
-        rules.warn_of_one_step(step)
+        selection.warn_of_one_step(step)
         return rules.Gradient().shares(step, upstream)
 
     def _product(self, step: Step, upstream: list[Tensor]) -> list[Tensor]:
@@ -300,7 +302,7 @@ class _Backward:
 
 def _no_rule(step: Step) -> ValueError:
     how = 'LRP(rules=[("{layer}", keras_explain.rules.Gradient()), ...])'
-    return rules.no_rule("LRP", step, how)
+    return selection.no_rule("LRP", step, how)
 
 
 def _is_function(step: Step) -> bool:
@@ -313,7 +315,7 @@ def _unless_masked(step: Step, relevance: Tensor) -> Tensor:
     """The relevance of a function's input: none where it is multiplied by 0."""
     if step.type != "Mul":
         return relevance
-    factor = step.op.inputs[1 - (step.positions or [0])[0]]
+    (factor,) = step.others
     return ops.where(factor == 0, 0.0, relevance)
 
 

@@ -8,7 +8,7 @@ from keras import ops
 from keras_explain.core.graph import traced
 from keras_explain.core.graph.computation import Computation
 from keras_explain.core.graph.operations import ELEMENTWISE, MAXIMA, PRODUCTS, ROUTING
-from keras_explain.core.graph.rules import no_rule
+from keras_explain.core.graph.selection import no_rule
 from keras_explain.core.graph.steps import Affine, Step
 
 Tensor = Any
@@ -71,17 +71,17 @@ class Rescale:
 
     def _quotient(self, step: Step, m: Tensor) -> list[Tensor]:
         """Of a / b: that of the product of a and 1 / b."""
-        a, b = step.op.inputs
+        a, b = step.arguments
         r = self.at_reference(b)
         product = ops.multiply(self._middle(a), (1 / b + 1 / r) / 2)
-        m_a, m_inverse = traced.pull(product.op, [m])
+        m_a, m_inverse = traced.pull_from(product, m)
         assert m_inverse is not None
         return [(m_a, -m_inverse / (b * r))[i] for i in step.positions or ()]
 
     def _squared_difference(self, step: Step, m: Tensor) -> list[Tensor]:
-        a, b = step.op.inputs
+        a, b = step.arguments
         d = ops.subtract(a, b)
-        back = traced.pull(d.op, [m * (d + self.at_reference(a) - self.at_reference(b))])
+        back = traced.pull_from(d, m * (d + self.at_reference(a) - self.at_reference(b)))
         return [back[i] for i in step.positions or ()]
 
     def _maximum(self, step: Step, m: Tensor) -> list[Tensor]:

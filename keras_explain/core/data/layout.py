@@ -10,8 +10,7 @@ from keras import layers, ops, tree
 
 from keras_explain.core import checks
 from keras_explain.core.data.kinds import Kind, kind_of
-from keras_explain.core.graph import traced
-from keras_explain.core.graph.operations import ALIASES, ELEMENTWISE
+from keras_explain.core.graph.expressions import alike
 from keras_explain.core.graph.steps import Call
 
 Tensor = Any
@@ -20,7 +19,6 @@ Nest = Any
 FORMATS: dict[str, int | None] = {"channels_last": -1, "channels_first": 1, "no_channels": None}
 """What a user says, and the axis of the channels that it stands for."""
 
-_KEEP_AXES = ELEMENTWISE | ALIASES | {"BiasAdd", "Pad", "PadV2", "MirrorPad"}
 _LAST = (
     layers.RNN,
     layers.Bidirectional,
@@ -184,23 +182,8 @@ def channels_of(leaf: Tensor, calls: Sequence[Call]) -> set[int | None]:
             continue
         dense = [call.output for call in here if isinstance(call.node, layers.Dense)]
         ahead += [(output, added) for output in dense]
-        ahead += _alike(tensor, added)
+        ahead += [(made, axis or added) for made, axis in alike(tensor, grows=added is None)]
     return said
-
-
-def _alike(tensor: Tensor, added: int | None) -> list[tuple[Tensor, int | None]]:
-    """What operations make of a tensor that has its axes, or one more for the channels."""
-    found = []
-    shape = tuple(tensor.shape[1:])
-    for op in traced.consumers(tensor):
-        for made in op.outputs[:1]:
-            after = tuple(made.shape[1:]) if made.shape.rank else ()
-            if op.type in _KEEP_AXES and len(after) == len(shape):
-                found.append((made, added))
-            elif op.type in ("Reshape", "ExpandDims") and added is None:
-                axis = {(*shape, 1): -1, (1, *shape): 1}.get(after)
-                found += [] if axis is None else [(made, axis)]
-    return found
 
 
 def _has_format(node: Any) -> bool:

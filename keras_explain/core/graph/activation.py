@@ -92,7 +92,7 @@ def _moved(y: Tensor) -> Activation | None:
         return None
     logits = {id(p): a.logits for p, a in zip(parts, found, strict=True) if a is not None}
     inputs = [logits.get(id(tensor), tensor) for tensor in y.op.inputs]
-    moved = replace(first, logits=traced.repeated(y.op, inputs)[y.value_index])
+    moved = replace(first, logits=traced.replay(y.op, inputs)[y.value_index])
     return _still_over_classes(y.op, moved) if first.is_over_classes else moved
 
 

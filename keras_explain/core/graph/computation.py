@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_explain.core.graph import kernels, traced
+from keras_explain.core.graph import kernels, paths, traced
 from keras_explain.core.graph.operations import (
     AFFINE,
     ALIASES,
@@ -26,7 +26,7 @@ from keras_explain.core.graph.operations import (
     PRODUCTS,
     WEIGHTED,
 )
-from keras_explain.core.graph.steps import Affine, Call, Message, Step, between, send
+from keras_explain.core.graph.steps import Affine, Call, Message, Step, send
 
 Tensor = Any
 Rule = Callable[[Step, list[Message]], Sequence[Message]]
@@ -167,54 +167,39 @@ class Computation:
         if op.type in self._aliases or op.type != "IdentityN" or not self._shown:
             return op.type in self._aliases
         arguments = [*op.inputs[:i], *op.inputs[i + 1 :]]
-        return any(inner.type in self._shown for inner in between([op.inputs[i]], arguments))
+        return any(inner.type in self._shown for inner in paths.between([op.inputs[i]], arguments))
 
     def _node(self, tensor: Tensor) -> Any:
         """What made a tensor: an operation, or a layer that is taken as one step."""
         return self._opaque.get(id(tensor), tensor.op)
 
+    def _operands(self, node: Any) -> list[Tensor]:
+        return [self._same(tensor) for tensor in node.inputs]
+
     def _layer(self, call: Call) -> Step:
         """A call as one step: of what it is given, and of a point that lies inside it."""
         given = {id(tensor): tensor for tensor in (*call.inputs, *self.sources)}
         outputs = [t for t in tree.flatten(call.output) if id(t) not in given]
-        ops_ = between(outputs, list(given.values()))
+        ops_ = paths.between(outputs, list(given.values()))
         read = {id(tensor) for op in ops_ for tensor in op.inputs}
         inputs = [tensor for key, tensor in given.items() if key in read]
         return Step("Layer", ops_, inputs, outputs, call)
 
-    def _order(self) -> list[Any]:
-        """The operations and opaque layers that the result is made by, in an order that works."""
-        order, done, opened = [], set(), set()
-        stack = [self._same(self.result)]
-        while stack:
-            tensor = stack[-1]
-            node = self._node(tensor)
-            if id(tensor) in self._ids or id(node) in done:
-                stack.pop()
-            elif id(node) in opened:
-                done.add(id(node))
-                order.append(node)
-                stack.pop()
-            else:
-                opened.add(id(node))
-                stack += [self._same(t) for t in node.inputs]
-        return order
-
     def _steps(self) -> Iterator[Step]:
-        order = self._order()
+        order = paths.order([self._same(self.result)], self._ids, self._node, self._operands)
         readers = [node for node in order if node.type not in CONSTANTS]
         uses = Counter(id(self._same(tensor)) for node in readers for tensor in node.inputs)
         roots: dict[int, Tensor] = {}
         made_by: dict[int, Step] = {}
         for node in order:
-            operands = [self._same(tensor) for tensor in node.inputs]
+            operands = self._operands(node)
             positions = [i for i, tensor in enumerate(operands) if id(tensor) in self._active]
             if not positions or node.type in self._constants:
                 continue
             inputs = [operands[i] for i in positions]
             if isinstance(node, Step):
                 inputs = [node.inputs[i] for i in positions]
-                step = replace(node, ops=between(node.outputs, inputs), inputs=inputs)
+                step = replace(node, ops=paths.between(node.outputs, inputs), inputs=inputs)
             else:
                 call = self._owners.get(id(node))
                 step = Step(node.type, [node], inputs, list(node.outputs), call, positions)
@@ -230,7 +215,7 @@ def _owners(calls: Collection[Call]) -> dict[int, Call]:
     """By the id of each operation, the innermost call that made it."""
     owners: dict[int, Call] = {}
     for call in calls:  # inner calls end, and are recorded, before outer ones
-        for op in between(tree.flatten(call.output), call.inputs):
+        for op in paths.between(tree.flatten(call.output), call.inputs):
             owners.setdefault(id(op), call)
     return owners
 
@@ -279,7 +264,7 @@ def _function(step: Step, roots: dict[int, Tensor]) -> Step | None:
         return None
     if not (root.dtype.is_floating and output.dtype.is_floating):
         return None
-    return Step("Function", between([output], [root]), [root], [output], step.call)
+    return Step("Function", paths.between([output], [root]), [root], [output], step.call)
 
 
 def _fixed(step: Step) -> Step | None:
@@ -322,7 +307,7 @@ def _product(step: Step, made_by: dict[int, Step], uses: Counter) -> Affine | No
         before = made_by.get(id(x))
     return Affine(
         type=step.type,
-        ops=between(step.outputs, [x]),
+        ops=paths.between(step.outputs, [x]),
         inputs=[x],
         outputs=step.outputs,
         call=step.call,
@@ -363,7 +348,7 @@ def _extended(known: Affine, step: Step) -> Affine | None:
     ):
         return None
     known.absorbed = True
-    ops_ = between(step.outputs, known.inputs)
+    ops_ = paths.between(step.outputs, known.inputs)
     return replace(known, ops=ops_, outputs=[z], scale=scale, bias=bias, absorbed=False)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from keras_explain.core.graph import traced
 from keras_explain.core.graph.operations import ALIASES, CONSTANTS, ELEMENTWISE, ROUTING
-from keras_explain.core.graph.steps import is_of_one_shape, repeated
+from keras_explain.core.graph.steps import is_of_one_shape
 
 Tensor = Any
 
@@ -189,8 +189,8 @@ def pin(found: list[Tensor], moved: list[Tensor], original: list[Tensor]) -> dic
     """
     given: list[Tensor] = []
     for i, tensor in enumerate(original):
-        given += repeated([tensor], moved[:i], given)
-    places = dict(zip(map(id, found), repeated(found, moved, given), strict=True))
+        given += traced.repeated([tensor], moved[:i], given)
+    places = dict(zip(map(id, found), traced.repeated(found, moved, given), strict=True))
     for tensor in found:
         traced.redirect(tensor, places[id(tensor)])
     return places

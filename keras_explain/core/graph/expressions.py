@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from keras_explain.core.graph import traced
-from keras_explain.core.graph.operations import ALIASES
+from keras_explain.core.graph.operations import ALIASES, ELEMENTWISE
 
 Tensor = Any
 
@@ -112,6 +112,32 @@ def slices(op: Any) -> tuple[Any, ...] | None:
             first, last = None if no_begin & bit else begin, None if no_end & bit else end
             index.append(slice(first, last, stride))
     return tuple(index)
+
+
+def alike(tensor: Tensor, *, grows: bool) -> list[tuple[Tensor, int | None]]:
+    """What operations make of a tensor `[n, ...]` that has its axes, or one more of length 1.
+
+    Args:
+        tensor: The tensor.
+        grows: Whether an axis may be added.
+
+    Returns:
+        Tensors with the axis that was added, 1 or -1; None for none.
+    """
+    found: list[tuple[Tensor, int | None]] = []
+    shape = tuple(tensor.shape[1:])
+    for op in tensor.consumers():
+        for made in op.outputs[:1]:
+            after = tuple(made.shape[1:]) if made.shape.rank else ()
+            if op.type in _KEEP_AXES and len(after) == len(shape):
+                found.append((made, None))
+            elif op.type in ("Reshape", "ExpandDims") and grows:
+                axis = {(*shape, 1): -1, (1, *shape): 1}.get(after)
+                found += [] if axis is None else [(made, axis)]
+    return found
+
+
+_KEEP_AXES = ELEMENTWISE | ALIASES | {"BiasAdd", "Pad", "PadV2", "MirrorPad"}
 
 
 def _named(tensor: Tensor) -> Tensor:

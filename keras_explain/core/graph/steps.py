@@ -10,7 +10,6 @@ from keras_explain.core.graph import paths, traced
 from keras_explain.core.graph.operations import (
     AFFINE,
     ALIASES,
-    CONSTANTS,
     KEEP_SIGN,
     KERNEL_AXES,
     LINEAR,
@@ -62,6 +61,27 @@ class Step:
         return self.ops[-1]
 
     @property
+    def name(self) -> str:
+        """The name of its last operation in the graph."""
+        return self.op.name
+
+    @property
+    def arguments(self) -> list[Tensor]:
+        """All that its last operation takes."""
+        return list(self.op.inputs)
+
+    @property
+    def others(self) -> list[Tensor]:
+        """Those of them that do not depend on the point."""
+        positions = self.positions or ()
+        return [t for i, t in enumerate(self.arguments) if i not in positions]
+
+    @property
+    def inside(self) -> set[str]:
+        """The types of operations in the loops, branches or functions that it runs."""
+        return traced.types_inside(self.op)
+
+    @property
     def is_linear(self) -> bool:
         """Whether it is linear, but for a constant, in its inputs together."""
         alone = len(self.inputs) == 1
@@ -76,15 +96,12 @@ class Step:
         """Whether it lets some entries through, by a mask that does not depend on the point."""
         if self.type in SELECTIONS:
             return self.is_linear
-        masks = [t for i, t in enumerate(self.op.inputs) if i not in (self.positions or ())]
-        return self.type == "Mul" and len(masks) == 1 and _is_mask(masks[0])
+        return self.type == "Mul" and len(self.others) == 1 and _is_mask(self.others[0])
 
     @property
     def is_literal(self) -> bool:
         """Whether its other operands are numbers from the code, not learned ones."""
-        positions = self.positions or ()
-        others = [t for i, t in enumerate(self.op.inputs) if i not in positions]
-        return all(map(is_literal, others))
+        return all(map(traced.is_literal, self.others))
 
     @property
     def is_continuous(self) -> bool:
@@ -112,7 +129,7 @@ class Step:
                 operands[i] = tensor
             outputs = traced.replay(self.op, operands)
             return replace(self, ops=[outputs[0].op], inputs=list(inputs), outputs=outputs)
-        made = _replayed(self.ops, self.inputs, inputs)
+        made = traced.replayed(self.ops, self.inputs, inputs)
         ops_ = [made[id(op.outputs[0])].op for op in self.ops]
         outputs = [made[id(tensor)] for tensor in self.outputs]
         return replace(self, ops=ops_, inputs=list(inputs), outputs=outputs)
@@ -226,21 +243,6 @@ def _in_kernel(step: Affine, scale: Tensor) -> Tensor:
     return ops.reshape(scale, (-1,) + (1,) * (-axis - 1))
 
 
-def is_literal(tensor: Tensor) -> bool:
-    """Whether a tensor is made of numbers from the code alone."""
-    seen, stack = set(), [tensor.op]
-    while stack:
-        op = stack.pop()
-        if op.type == "ReadVariableOp":
-            return False
-        if op.type == "Placeholder" and not traced.is_number(op.outputs[0]):
-            return False
-        if id(op) not in seen:
-            seen.add(id(op))
-            stack += [] if op.type in CONSTANTS else [t.op for t in op.inputs]
-    return True
-
-
 def _is_mask(tensor: Tensor) -> bool:
     """Whether numbers are made of booleans."""
     op = tensor.op
@@ -287,53 +289,6 @@ def _pull(
 
 def _by_value(op: Any, back: list[Tensor | None]) -> list[Tensor | None]:
     return back if op.type in ALIASES else traced.pull(op, back)
-
-
-def repeated(
-    outputs: list[Tensor], inputs: Sequence[Tensor], others: Sequence[Tensor]
-) -> list[Tensor]:
-    """What some tensors are where others take the place of the inputs that they are made of."""
-    made = _replayed(between(outputs, list(inputs)), inputs, others)
-    return [made.get(id(tensor), tensor) for tensor in outputs]
-
-
-def _replayed(
-    operations: list[Any], inputs: Sequence[Tensor], others: Sequence[Tensor]
-) -> dict[int, Tensor]:
-    made = {id(old): tensor for old, tensor in zip(inputs, others, strict=True)}
-    for op in operations:
-        outputs = traced.replay(op, [made.get(id(t), t) for t in op.inputs])
-        made |= {id(old): tensor for old, tensor in zip(op.outputs, outputs, strict=True)}
-    return made
-
-
-def between(outputs: list[Tensor], inputs: list[Tensor]) -> list[Any]:
-    """The operations by which some tensors are made of others, in an order that works."""
-    order, done, opened = [], set(), set()
-    ends = set(map(id, inputs))
-    stack = list(outputs)
-    while stack:
-        tensor = stack[-1]
-        if id(tensor) in ends or id(tensor.op) in done:
-            stack.pop()
-        elif id(tensor.op) in opened:
-            done.add(id(tensor.op))
-            order.append(tensor.op)
-            stack.pop()
-        else:
-            opened.add(id(tensor.op))
-            if tensor.op.type not in CONSTANTS:
-                stack += list(tensor.op.inputs)
-    return _depending(order, ends)
-
-
-def _depending(order: list[Any], ends: set[int]) -> list[Any]:
-    active, found = set(ends), []
-    for op in order:
-        if any(id(t) in active for t in op.inputs) and op.type not in CONSTANTS:
-            active |= {id(t) for t in op.outputs}
-            found.append(op)
-    return found
 
 
 def is_of_one_shape(tensors: list[Tensor]) -> bool:

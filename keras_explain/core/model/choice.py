@@ -9,8 +9,8 @@ import keras
 from keras import tree
 
 from keras_explain.core.graph import paths
-from keras_explain.core.graph.operations import WEIGHTED
 from keras_explain.core.graph.steps import Call
+from keras_explain.core.graph.tokens import is_read_singly, is_weighted, meet
 from keras_explain.core.model.opened import OpenModel
 from keras_explain.core.model.outputs import Outputs
 from keras_explain.core.model.overlay import Overlay
@@ -69,9 +69,9 @@ class Choice:
                 "Expected a model with a layer of tokens, [B, T, C], as `reshape` asks for. "
                 f"Received: {self.opened.model.name!r}, in which no such layer leads to the score."
             )
-        if not _is_read_by_token(last.output, self.scores):
+        if not is_read_singly(last.output, self.scores):
             return self._crossed(last, self.outputs.has_tokens)
-        return next((c for c in (last, *calls) if _meet(c.output, self.scores)), last)
+        return next((c for c in (last, *calls) if meet(c.output, self.scores)), last)
 
     def last_spatial(self) -> Call:
         """The last call with a map over an input that all paths from there to the score cross."""
@@ -120,7 +120,7 @@ class Choice:
 
         calls = (c for c in reversed(self.outputs.calls) if fits(c) and is_crossed(c))
         call = next(calls, None)
-        if call is not last and not (call and _is_weighted(call.output, sources)):
+        if call is not last and not (call and is_weighted(call.output, sources)):
             warnings.warn(
                 "Expected a layer that all paths from the input to the score cross, to map what it "
                 f"finds. Received: none; the map is of {last.path!r}, beside which other branches "
@@ -129,33 +129,3 @@ class Choice:
             )
             call = last
         return next(c for c in self.outputs.calls if c.output is call.output)
-
-
-def _is_read_by_token(tokens: Tensor, scores: Tensor) -> bool:
-    """Whether all that leads from tokens `[n, T, C]` to the scores are single ones of them."""
-    users = [op for op in paths.operations_between(scores, tokens) if _takes(op, tokens)]
-    shapes = [tuple(op.outputs[0].shape) for op in users]
-    return all(
-        op.type in ("StridedSlice", "Slice", "GatherV2") and (len(shape) == 2 or shape[1] == 1)
-        for op, shape in zip(users, shapes, strict=True)
-    )
-
-
-def _meet(tokens: Tensor, scores: Tensor) -> bool:
-    """Whether tokens are multiplied with each other on the way to the scores, as in attention."""
-    operations = paths.operations_between(scores, tokens)
-    made = {id(t) for op in operations for t in op.outputs} | {id(tokens)}
-    return any(
-        op.type in ("Einsum", "MatMul", "BatchMatMulV2", "BatchMatMulV3")
-        and all(id(t) in made for t in op.inputs)
-        for op in operations
-    )
-
-
-def _is_weighted(tensor: Tensor, sources: list[Tensor]) -> bool:
-    """Whether a product with weights, or of other numbers, leads from a source to a tensor."""
-    return any(op.type in WEIGHTED for x in sources for op in paths.operations_between(tensor, x))
-
-
-def _takes(op: Any, tensor: Tensor) -> bool:
-    return any(t is tensor for t in op.inputs)

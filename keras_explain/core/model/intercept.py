@@ -6,7 +6,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
-from keras.src.backend import AutocastScope
+
+from keras_explain.core import private
 
 _LOCK = threading.RLock()
 
@@ -34,11 +35,13 @@ def nodes_by_path(model: keras.Model) -> dict[str, Any]:
 
 
 def _children(parent: Any) -> list[Any]:
-    layers = (
-        parent._flatten_layers(include_self=False, recursive=False) if _is_layer(parent) else []
-    )
+    layers = _flattened(parent, recursive=False) if _is_layer(parent) else []
     operations = getattr(parent, "operations", None) or []
     return [*layers, *(op for op in operations if not _is_layer(op))]
+
+
+def _flattened(layer: keras.Layer, *, recursive: bool = True) -> list[keras.Layer]:
+    return list(private.of(layer, "_flatten_layers")(include_self=False, recursive=recursive))
 
 
 def _is_layer(node: Any) -> bool:
@@ -57,7 +60,7 @@ def fingerprint(model: keras.Model) -> list[Any]:
 
     To be compared by identity, and kept: a new object may get the `id` of one that is gone.
     """
-    layers = model._flatten_layers(include_self=False)
+    layers = _flattened(model)
     activations = [getattr(layer, "activation", None) for layer in layers]
     return [*layers, *activations, *model.variables]
 
@@ -85,7 +88,7 @@ def intercept(
                 _compute_in_float32(node, thread, undo)
                 _keep_losses(node, thread, undo)
                 _keep_inputs_float(node, thread, undo)
-        undo.enter_context(AutocastScope("float32"))
+        undo.enter_context(private.get("AutocastScope")("float32"))
         undo.enter_context(keras.StatelessScope(list(states)))
         yield
 
@@ -169,7 +172,7 @@ def _of_all_backends(kind: type) -> Any:
 
 def mask_of(tensor: Any) -> Any:
     """The mask of time steps that Keras keeps with a layer's output, or None."""
-    return getattr(tensor, "_keras_mask", None)
+    return private.get("get_keras_mask")(tensor)
 
 
 def _shadow_call(node: Any, hook: Callable, thread: int, undo: ExitStack) -> None:
@@ -199,17 +202,18 @@ class _Float32(keras.DTypePolicy):
 
 
 def _compute_in_float32(layer: keras.Layer, thread: int, undo: ExitStack) -> None:
+    own = private.of(layer, "_dtype_policy")
     is_float = keras.backend.is_float_dtype(layer.compute_dtype)
     if is_float and layer.quantization_mode is None:
-        _shadow(layer, "_dtype_policy", _Float32(layer.dtype_policy, thread), undo)
+        _shadow(layer, "_dtype_policy", _Float32(own, thread), undo)
 
 
 def _keep_inputs_float(layer: keras.Layer, thread: int, undo: ExitStack) -> None:
     """Lets float32 pass where a Functional model would cast it to its input's integer dtype."""
-    name = "_convert_inputs_to_tensors"
-    convert = getattr(layer, name, None)
-    if convert is None:
+    if not isinstance(layer, private.get("Functional")):
         return
+    name = "_convert_inputs_to_tensors"
+    convert = private.of(layer, name)
 
     def converted(flat: list[Any]) -> list[Any]:
         if threading.get_ident() != thread:
@@ -233,7 +237,7 @@ def _shadow(node: Any, name: str, value: Any, undo: ExitStack) -> None:
 
 def _keep_losses(layer: keras.Layer, thread: int, undo: ExitStack) -> None:
     """Leaves the losses of the last call, which a call begins by clearing."""
-    clear = layer._clear_losses
+    clear = private.of(layer, "_clear_losses")
 
     def cleared() -> None:
         if threading.get_ident() != thread:
