@@ -6,7 +6,6 @@ inside a function that `compile` traces.
 """
 
 import functools
-import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -97,15 +96,9 @@ class _Function:
                 "smaller `batch_size`."
             ) from error
         except tf.errors.InvalidArgumentError as error:
-            found = re.search(r"indices\[.*?\] = (-?\d+) is not in \[0, (\d+)\)", str(error))
-            if found is None:
-                raise ValueError(
-                    "Expected a model, and a function of its outputs, that can be computed for "
-                    "these rows. Received: an error of one of their operations, the cause above."
-                ) from error
             raise ValueError(
-                f"Expected token ids from 0 to {int(found[2]) - 1}, the entries of an Embedding. "
-                f"Received: {found[1]}, in the input, the baseline or the background."
+                "Expected a model, and a function of its outputs, that can be computed for these "
+                "rows. Received: an error of one of their operations, the cause above."
             ) from error
 
 

@@ -442,9 +442,30 @@ def test_ids_that_no_embedding_has():
         kx.GradientSHAP(background=wrong, samples=2),
         kx.FeatureAblation(background=wrong),
         kx.FeatureAblation(baseline=float(ids)),
+        kx.IntegratedGradients(baseline=wrong[0]),
+        kx.SmoothGrad(explainer=kx.IntegratedGradients(baseline=float(ids))),
     ):
         with complaint(ValueError, "token ids from 0 to 19", str(ids)):
             explainer(case.model, case.x)
+
+
+def test_ids_that_are_computed_and_no_embedding_has():
+    inputs = keras.Input((3,), dtype="int32")
+    hidden = keras.layers.Flatten()(keras.layers.Embedding(4, 2)(inputs + 1))
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    kx.Saliency()(model, np.array([[0, 1, 2]]), 0)
+    with pytest.raises(ValueError, match="can be computed for these rows") as caught:
+        kx.Saliency()(model, np.array([[0, 1, 3]]), 0)
+    assert "is not in [0, 4)" in str(caught.value.__cause__)
+
+
+def test_ids_that_are_counted_from_the_last():
+    case = models.get("tokens_int")
+    last = np.stack([np.arange(13, 20)] * 2)
+    expected = kx.FeatureAblation()(case.model, last, 0).values
+    np.testing.assert_array_equal(kx.FeatureAblation()(case.model, last - 20, 0).values, expected)
+    with complaint(ValueError, "token ids from 0 to 19", "-21 in row 1"):
+        kx.FeatureAblation()(case.model, np.array([[0] * 7, [-21] * 7]))
 
 
 def test_an_explanation_is_an_array_of_its_values():

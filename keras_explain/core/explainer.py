@@ -89,7 +89,7 @@ class Explainer(Config, abc.ABC):
         _check_seed(seed)
         opened, plan = OpenModel.of(model), explainer.plan
         forward = Forward(opened, x, target, plan.layer, plan.call, data_format=data_format)
-        _check_ids(explainer, forward.sites.ids)
+        _check_ids(explainer, x, forward.sites.ids)
         try:
             result = chunks.run(explainer, forward, target, batch_size, seed, progress)
         except finite.NotFiniteError as error:
@@ -308,14 +308,18 @@ def with_data(
     return config.mapped(converted)
 
 
-def _check_ids(explainer: Explainer, are_ids: list[bool]) -> None:
-    """Raises a `ValueError` where what takes the place of token ids is no whole numbers."""
-    for name in ("background", "baseline"):
-        parts = checks.flat(getattr(explainer, name, None))
-        for part, ids in zip(parts, are_ids, strict=False):
-            array = getattr(part, "values", part)
-            if ids and isinstance(array, np.ndarray):
-                inputs.check_ids(array, f"`{name}`")
+def _check_ids(explainer: Any, x: Nest, counts: list[float | None]) -> None:
+    """Raises a `ValueError` where what takes the place of token ids is none."""
+    while isinstance(explainer, Explainer):
+        rows = checks.flat(getattr(explainer, "background", None))
+        given = getattr(explainer, "baseline", None)
+        parts = [] if given is None else baselines.per_input(given, x)
+        numbers = [getattr(part, "values", getattr(part, "value", None)) for part in parts]
+        for name, arrays_ in (("`background`", rows), ("`baseline`", numbers)):
+            for array, count in zip(arrays_, counts, strict=False):
+                if count is not None and isinstance(array, (np.ndarray, float, int)):
+                    inputs.check_ids(np.asarray(array), count, name)
+        explainer = getattr(explainer, "explainer", None)
 
 
 def _check_seed(seed: Any) -> None:

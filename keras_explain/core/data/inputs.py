@@ -164,17 +164,24 @@ def _as_declared(array: np.ndarray, declared: Any) -> np.ndarray:
     return array.astype(np.float32) if as_number else array
 
 
-def check_ids(array: np.ndarray, name: str = "`x`") -> None:
-    """Raises a `ValueError` where token ids, which may come as floats, are no whole numbers."""
-    if array.dtype.kind != "f":
+def check_ids(array: np.ndarray, count: float, name: str = "`x`") -> None:
+    """Raises a `ValueError` where an array holds what is no token id.
+
+    Args:
+        array: Ids, which may come as floats.
+        count: How many there are. Keras counts negative ones from the last.
+        name: What the array is, for messages.
+    """
+    if array.dtype.kind not in "iuf":
         return
-    broken = array != np.rint(array)
-    if broken.any():
-        row = int(np.nonzero(broken)[0][0])
-        raise ValueError(
-            f"Expected whole numbers as token ids in {name}, since they enter an Embedding. "
-            f"Received: {array[broken][0]} in row {row}."
-        )
+    if (broken := array != np.rint(array)).any():
+        expected = f"whole numbers as token ids in {name}, since they enter an Embedding"
+    elif (broken := (array < -count) | (array >= count)).any():
+        expected = f"token ids from 0 to {count - 1} in {name}, the entries of an Embedding"
+    else:
+        return
+    row = int(np.nonzero(np.atleast_1d(broken))[0][0])
+    raise ValueError(f"Expected {expected}. Received: {array[broken][0]} in row {row}.")
 
 
 def check_finite(array: np.ndarray, name: str, *, missing: bool = False) -> None:

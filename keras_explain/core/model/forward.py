@@ -118,9 +118,9 @@ class Forward:
         self._number = number
         self._input = (signature, structure, self.layer, number, by_default)
         self.sites = self._sites()
-        for leaf, are_ids in zip(leaves, self.sites.ids, strict=False):  # none without Embeddings
-            if are_ids:
-                inputs.check_ids(leaf)
+        for leaf, count in zip(leaves, self.sites.ids, strict=False):  # none without Embeddings
+            if count is not None:
+                inputs.check_ids(leaf, count)
         self.layouts = layout.per_input(data_format, x, self.sites.channels)
         self.key = (*self._input, self.target.structure, *self.layouts)
         self._integer = [leaf.dtype.kind != "f" for leaf in leaves]

@@ -1,5 +1,7 @@
 """Where a model is explained: at its input, at Embeddings of token ids, or at a layer."""
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,13 +28,15 @@ class Sites:
     Args:
         inputs: For each leaf of the input, the Embedding calls that it enters as token ids.
         layer: The calls of the layer that is explained in place of the input.
-        ids: For each leaf of the input, whether its numbers themselves are looked up.
+        ids: For each leaf of the input, how many token ids there are, where its numbers are such:
+            those that are looked up as they are. None where they are not; infinite where a table
+            makes ids of any whole numbers.
         channels: For each leaf, where the layers that it meets say that its channels are.
     """
 
     inputs: list[list[Site]]
     layer: list[Site] = field(default_factory=list)
-    ids: list[bool] = field(default_factory=list)
+    ids: list[float | None] = field(default_factory=list)
     channels: list[set[int | None]] = field(default_factory=list)
 
 
@@ -81,7 +85,7 @@ def _note_inputs(
             found += _first_numbers(leaf, leaves, calls)
         else:
             found += [site_of(c) for c in embeds if _enters(leaf, c)]
-        sites.ids.append(any(_is_looked_up(leaf, c) for c in embeds))
+        sites.ids.append(_known_ids(leaf, embeds))
 
 
 def site_of(call: Call) -> Site:
@@ -124,11 +128,17 @@ def _first_numbers(leaf: Tensor, leaves: list[Tensor], calls: list[Call]) -> lis
     return [Site(c.path, c.number, c.output.shape[-1]) for c in alone] if alone == found else []
 
 
-def _enters(leaf: Tensor, call: Call) -> bool:
-    return any(paths.depends_on(tensor, leaf) for tensor in call.inputs)
+def _enters(leaf: Tensor, call: Call, through: Collection[str] | None = None) -> bool:
+    return any(paths.depends_on(tensor, leaf, through) for tensor in call.inputs)
 
 
-def _is_looked_up(leaf: Tensor, call: Call) -> bool:
-    """Whether a layer takes entries of a leaf as they are, and not what is computed of them."""
-    kept = ALIASES | ROUTING | {"Cast", "LookupTableFindV2"}
-    return any(paths.depends_on(tensor, leaf, through=kept) for tensor in call.inputs)
+def _known_ids(leaf: Tensor, embeds: list[Call]) -> float | None:
+    """How many ids a leaf may hold, as in `Sites.ids`."""
+    by_table = _KEPT | {"LookupTableFindV2"}
+    looked_up = [call for call in embeds if _enters(leaf, call, by_table)]
+    sizes = [call.node.input_dim for call in looked_up if _enters(leaf, call, _KEPT)]
+    return min(sizes, default=math.inf) if looked_up else None
+
+
+_KEPT = ALIASES | ROUTING | {"Cast"}
+"""Operations behind which the entries of a leaf are as they were."""
