@@ -15,6 +15,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras import ops, tree
 from keras.src.random.seed_generator import global_seed_generator
@@ -85,6 +86,11 @@ MAPS = {
 CLASSLESS = {"EigenCAM"}
 # The classes whose values have the shape of the output of their `layer`.
 LAYERS = {"InternalInfluence", "LayerConductance"}
+# One class of each sort, for what does not depend on a method's own formula.
+QUICK = (
+    *("Saliency", "IntegratedGradients", "GradCAM", "EigenCAM", "Deconvnet", "DeepLIFT", "LRP"),
+    *("ScoreCAM", "LayerConductance", "KernelSHAP", "Occlusion", "MeaningfulPerturbation"),
+)
 # The extras that count something.
 COUNTS = {"segments", "features"}
 # What a class can't explain, and words of the error that says so.
@@ -109,6 +115,15 @@ def explainer_classes() -> list[type[kx.Explainer]]:
     exported = (getattr(kx, name) for name in kx.__all__)
     found = (e for e in exported if inspect.isclass(e) and issubclass(e, kx.Explainer))
     return [cls for cls in found if not inspect.isabstract(cls)]
+
+
+def each_class(*but: str) -> list[Any]:
+    """The public classes as parameters of a test; those that are not in `QUICK` run in CI alone."""
+    return [
+        pytest.param(cls, id=cls.__name__, marks=[] if cls.__name__ in QUICK else pytest.mark.slow)
+        for cls in explainer_classes()
+        if cls.__name__ not in but
+    ]
 
 
 def explainer_for(

@@ -336,7 +336,7 @@ def is_collected():
     gc.unfreeze()
 
 
-@pytest.mark.parametrize("cls", check.explainer_classes())
+@pytest.mark.parametrize("cls", check.each_class())
 def test_an_explained_model_is_collected(cls, is_collected):
     case = models.fresh("nested")
     explanation = check.explainer_for(cls, case.x, case.model)(case.model, case.x)

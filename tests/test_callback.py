@@ -633,6 +633,7 @@ class TestTraining:
         assert (second == kx.Saliency()(model, *data(4)).values).all()
         assert (first != second).any()
 
+    @pytest.mark.slow
     def test_under_a_mirrored_strategy(self):
         """In a process of its own, whose processor is split in two devices."""
         code = """

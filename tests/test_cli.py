@@ -164,6 +164,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     assert done.stderr.startswith("usage: keras-explain")
 
 
+@pytest.mark.slow
 def test_as_a_module_a_reader_that_leaves_and_tensorflows_noise_are_no_trouble():
     command = [sys.executable, "-m", "keras_explain.cli", "methods"]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

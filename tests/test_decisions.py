@@ -140,7 +140,7 @@ def test_a_fixed_batch_size_changes_nothing():
     model = masking("attention")[0]
     x = keras.Input((STEPS, WIDTH), batch_size=2)
     fixed = keras.Model(x, model(x))
-    for explainer, _ in MOVING.values():
+    for explainer in (MOVING["IntegratedGradients"][0], kx.VarGrad(samples=4)):
         expected = explainer(model, X, 0)
         np.testing.assert_allclose(explainer(fixed, X, 0).values, expected.values, atol=1e-6)
 
@@ -246,7 +246,9 @@ def test_decisions_by_operations_are_those_of_the_input(kind):
     model, twin = Decided(decide, use), Decided(decide, use, x)
     model(x), twin(x)
     twin.set_weights(model.get_weights())
-    for explainer in (kx.IntegratedGradients(steps=6, baseline=0.2), kx.SmoothGrad(samples=3)):
+    explainers = [kx.IntegratedGradients(steps=6, baseline=0.2)]
+    explainers += [kx.SmoothGrad(samples=3)] if kind in ("mask", "condition") else []
+    for explainer in explainers:
         check.assert_same(explainer(model, x, 0), explainer(twin, x, 0))
 
 

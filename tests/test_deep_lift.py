@@ -711,7 +711,10 @@ RECURRENT = {
 }
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in ("gru", "states") else pytest.mark.slow) for n in RECURRENT],
+)
 @pytest.mark.filterwarnings("ignore:The inside of layer")
 def test_before_a_recurrent_layer_the_change_of_its_input_is_shared_out(name):
     given, features, recurrent = RECURRENT[name]()
@@ -758,8 +761,9 @@ def side_by_side(x):
     return ops.subtract(*ops.split(both, 2, axis=0))
 
 
-@pytest.mark.parametrize("kinds", [nr.ODD, ROWS], ids=["odd", "rows"])
-@pytest.mark.parametrize("many", [True, False])
+@pytest.mark.parametrize(
+    ("kinds", "many"), [(nr.ODD, True), (ROWS, False)], ids=["odd-many", "rows-one"]
+)
 def test_a_linear_layer_as_one_step_changes_nothing(kinds, many):
     found = nr.branches(kinds)
     start = [np.roll(x, 1, axis=0) if many else 0 * x[0] + 0.2 for x in found.x]

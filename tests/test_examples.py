@@ -41,6 +41,7 @@ def demo(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_demo_draws_a_band_for_each_explainer(demo):
     sheet = io.imread(demo / "epochs.png")
     assert sheet.shape[0] > sheet.shape[1] > 300
@@ -48,6 +49,7 @@ def test_the_demo_draws_a_band_for_each_explainer(demo):
     assert all(band.std() > 20 for band in bands)
 
 
+@pytest.mark.slow
 def test_a_tensorboard_on_the_demos_logs_lists_pictures_and_scalars(demo, tmp_path):
     with server(demo / "logs", "false", tmp_path) as ready:
         get = wait_for(ready)
@@ -61,6 +63,7 @@ def test_a_tensorboard_on_the_demos_logs_lists_pictures_and_scalars(demo, tmp_pa
     assert "epoch_accuracy" in scalars["validation"]
 
 
+@pytest.mark.slow
 def test_photos_are_explained_by_local_weights(tmp_path, monkeypatch):
     model = keras.applications.MobileNetV2(weights=None, classes=7)
     model.save_weights(tmp_path / "mobilenet.weights.h5")

@@ -13,12 +13,6 @@ from keras_explain.sinks import Memory
 from keras_explain.tensorboard.report import report
 from tests import check, models
 
-QUICK = {
-    *("Saliency", "IntegratedGradients", "GradCAM", "EigenCAM", "Deconvnet", "DeepLIFT", "LRP"),
-    *("ScoreCAM", "LayerConductance", "KernelSHAP", "Occlusion", "MeaningfulPerturbation"),
-}
-"""The classes tried in every run: one of each sort."""
-
 
 def with_weight(case, value, weight=-1):
     """The case's model with a number in a weight that is not finite; the last is a bias."""
@@ -51,15 +45,7 @@ def dense(inputs, *last):
     return models.filled(keras.Model(x, h))
 
 
-@pytest.mark.parametrize(
-    "cls",
-    [
-        pytest.param(cls, marks=[] if cls.__name__ in QUICK else pytest.mark.slow)
-        for cls in check.explainer_classes()
-        if cls.__name__ != "CAM"
-    ],
-    ids=lambda cls: cls.__name__,
-)
+@pytest.mark.parametrize("cls", check.each_class("CAM"))
 def test_every_method_says_that_the_score_is_not_finite(cls):
     case = with_weight(models.fresh("sequential"), np.nan)
     explainer = check.explainer_for(cls, case.x, case.model)

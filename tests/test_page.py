@@ -900,6 +900,7 @@ def smooth(seed, size=224):
     return np.stack([np.interp(at, range(9), row) for row in rows]).astype(np.float32)[None]
 
 
+@pytest.mark.slow
 def test_speed_of_many_epochs(browser):
     """Prints what 200 epochs x 16 samples x 4 methods of 224 x 224 take; asserts no times."""
     methods = ["grad_cam", "integrated_gradients", "saliency", "smooth_grad"]

@@ -104,7 +104,7 @@ def explained(cls, kind):
 
 @pytest.mark.filterwarnings("ignore:.* is zero everywhere")
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("cls", check.explainer_classes(), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", check.each_class())
 def test_other_threads_see_no_change(cls):
     kind = "nested_twice" if cls is kx.CAM else "functional"
     explained(cls, kind)  # what is loaded and traced once

@@ -218,6 +218,7 @@ class TestGrowing:
         below = tree.counts[tree.left[inner]] + tree.counts[tree.right[inner]]
         assert (tree.counts[inner] == below).all()
 
+    @pytest.mark.slow
     def test_is_the_same_in_a_fresh_process(self):
         code = """
             import json, keras, numpy as np

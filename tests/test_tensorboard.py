@@ -229,6 +229,7 @@ class TestLife:
         fit([logger(tmp_path)], epochs=2)
         assert set(threading.enumerate()) == before
 
+    @pytest.mark.slow
     def test_a_process_that_dies_of_an_error_still_writes_and_ends(self, tmp_path):
         code = f"""
             import numpy as np
@@ -521,6 +522,7 @@ class TestKilled:
         assert len(found) == 8
         assert max(found) <= 1
 
+    @pytest.mark.slow
     def test_by_the_operating_system(self, tmp_path):
         code = f"""
             import os, signal
@@ -591,6 +593,7 @@ def servers(trained, tmp_path_factory):
         yield {loader: wait_for(ready) for loader, ready in started.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", ["false", "true"])
 def test_a_real_tensorboard_serves_pictures_scalars_and_text(trained, servers, loader):
     _, memory, history = trained

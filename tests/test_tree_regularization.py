@@ -292,6 +292,7 @@ class TestWaysToTrain:
     def test_compiled(self, compiled, reference_run):
         self.check(wrapped(compiled=compiled), reference_run)
 
+    @pytest.mark.slow
     def test_xla_compiles_a_step_once(self, tmp_path):
         code = """
             import keras, numpy as np
@@ -771,6 +772,7 @@ class TestSaving:
         assert equal(whole.get_weights(), resumed.get_weights())
         assert whole.tree.to_dict() == resumed.tree.to_dict()
 
+    @pytest.mark.slow
     def test_elsewhere(self, tmp_path):
         """Two replicas are one; the plain model needs nothing of this package."""
         model = wrapped()
