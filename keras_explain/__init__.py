@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_explain import callbacks, plots, sinks, terms, trees
+    from keras_explain.core import rules
     from keras_explain.core.data import baselines
     from keras_explain.core.explainer import Explainer, get
-    from keras_explain.core.graph import rules
     from keras_explain.core.hiding import features
     from keras_explain.core.model import targets
     from keras_explain.core.record.explanation import Explanation
@@ -131,7 +131,7 @@ _MODULES = {
     "callbacks": "callbacks",
     "features": "core.hiding.features",
     "plots": "plots",
-    "rules": "core.graph.rules",
+    "rules": "core.rules",
     "sinks": "sinks",
     "targets": "core.model.targets",
     "terms": "terms",

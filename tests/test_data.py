@@ -15,7 +15,7 @@ from keras import layers, ops, tree
 
 import keras_explain as kx
 from keras_explain.callbacks import samples
-from keras_explain.core.data import arrays
+from keras_explain.core import arrays
 from keras_explain.trees import SurrogateTree
 from tests import check, models
 from tests.test_bad_input import complaint

@@ -1,5 +1,6 @@
 """What the documentation shows is so."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -25,3 +26,10 @@ def test_a_method_of_ones_own_is_what_its_page_says(capsys):
     np.testing.assert_allclose(explained.values, [[0.75, 1.5, 2.25]] * 2, rtol=1e-6)
     np.testing.assert_allclose(explained.extras["base_values"], 1.5, rtol=1e-6)
     np.testing.assert_allclose(explained.extras["convergence_delta"], 0, atol=1e-6)
+
+
+def test_the_rooms_lie_above_each_other_as_the_picture_shows():
+    spec = importlib.util.spec_from_file_location("rooms", DOCS / "rooms.py")
+    rooms = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rooms)
+    assert rooms.picture() in (DOCS / "architecture.md").read_text("utf-8")

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.core.data import arrays
+from keras_explain.core import arrays
 from keras_explain.core.model.targets import LARGEST
 
 Nest = Any

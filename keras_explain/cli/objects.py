@@ -16,10 +16,10 @@ import keras_explain.explainers  # noqa: F401 (so that their classes are known)
 from keras_explain.cli.calls import Call, Node, called
 from keras_explain.cli.errors import PROGRAM, UsageError
 from keras_explain.cli.files import PICTURES
+from keras_explain.core import rules
 from keras_explain.core.config import known_classes
 from keras_explain.core.data import baselines
 from keras_explain.core.explainer import Explainer
-from keras_explain.core.graph import rules
 from keras_explain.core.hiding import features
 from keras_explain.core.names import nearest, snake_name
 

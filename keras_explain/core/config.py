@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self, dataclass_transform
 import keras
 import numpy as np
 
-from keras_explain.core.data import arrays
+from keras_explain.core import arrays
 from keras_explain.core.names import nearest
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import checks
+from keras_explain.core import arrays, checks
 from keras_explain.core.config import Config, deserialize, known_classes
-from keras_explain.core.data import arrays, baselines, inputs
+from keras_explain.core.data import baselines, inputs
 from keras_explain.core.model import finite
 from keras_explain.core.model.forward import Forward
 from keras_explain.core.model.opened import OpenModel

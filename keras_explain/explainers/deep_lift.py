@@ -9,17 +9,17 @@ from keras import ops, tree
 
 from keras_explain.core.data import background, baselines
 from keras_explain.core.explainer import Attribution
-from keras_explain.core.graph.selection import (
+from keras_explain.core.graph.steps import Call
+from keras_explain.core.model.probe import Probe
+from keras_explain.core.run.plan import Pass, Plan
+from keras_explain.core.run.reductions import Mean
+from keras_explain.core.selection import (
     check_selectors,
     is_recurrent,
     matches,
     selectors,
     warn_of_one_step,
 )
-from keras_explain.core.graph.steps import Call
-from keras_explain.core.model.probe import Probe
-from keras_explain.core.run.plan import Pass, Plan
-from keras_explain.core.run.reductions import Mean
 from keras_explain.explainers.multipliers import Rescale, RevealCancel
 
 Tensor = Any

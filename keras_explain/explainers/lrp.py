@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_explain.core import rules, selection
 from keras_explain.core.data import inputs
 from keras_explain.core.explainer import Attribution, Explainer
-from keras_explain.core.graph import rules, selection
 from keras_explain.core.graph.computation import Computation
 from keras_explain.core.graph.operations import (
     AFFINE,
@@ -21,12 +21,12 @@ from keras_explain.core.graph.operations import (
     PRODUCTS,
     ROUTING,
 )
-from keras_explain.core.graph.rules import Composite
 from keras_explain.core.graph.steps import Affine, Call, Step
 from keras_explain.core.model.forward import Forward
 from keras_explain.core.model.opened import OpenModel
 from keras_explain.core.model.probe import Probe
 from keras_explain.core.model.targets import as_target
+from keras_explain.core.rules import Composite
 from keras_explain.core.run import chunks
 from keras_explain.core.run.plan import Pass, Plan
 

@@ -8,8 +8,8 @@ from keras import ops
 from keras_explain.core.graph import traced
 from keras_explain.core.graph.computation import Computation
 from keras_explain.core.graph.operations import ELEMENTWISE, MAXIMA, PRODUCTS, ROUTING
-from keras_explain.core.graph.selection import no_rule
 from keras_explain.core.graph.steps import Affine, Step
+from keras_explain.core.selection import no_rule
 
 Tensor = Any
 

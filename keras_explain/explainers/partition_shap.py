@@ -10,8 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from keras import tree
 
-from keras_explain.core import checks
-from keras_explain.core.data import arrays
+from keras_explain.core import arrays, checks
 from keras_explain.core.data import background as backgrounds
 from keras_explain.core.hiding.features import Columns, Features, Pixels
 from keras_explain.core.hiding.masking import Perturbation, placed, seen

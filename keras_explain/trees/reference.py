@@ -11,7 +11,8 @@ import numpy.typing as npt
 from keras import tree
 
 from keras_explain import backend
-from keras_explain.core.data import arrays, inputs
+from keras_explain.core import arrays
+from keras_explain.core.data import inputs
 from keras_explain.trees.rows import RowReader, Rows
 from keras_explain.trees.surrogate_tree import SurrogateTree
 

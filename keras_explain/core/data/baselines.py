@@ -13,9 +13,8 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import checks
+from keras_explain.core import arrays, checks
 from keras_explain.core.config import Config
-from keras_explain.core.data import arrays
 from keras_explain.core.data.inputs import check_finite
 from keras_explain.core.data.layout import Layout, assumed
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_explain.core.data import arrays
+from keras_explain.core import arrays
 
 Nest = Any
 

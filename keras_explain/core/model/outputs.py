@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core.data.layout import Layout, said_after
+from keras_explain.core.data.layout import Layout
 from keras_explain.core.graph import traced
 from keras_explain.core.graph.ending import Kind, ending_of
 from keras_explain.core.graph.steps import Call
+from keras_explain.core.model.channels import said_after
 from keras_explain.core.model.opened import OpenModel
 from keras_explain.core.names import nearest
 

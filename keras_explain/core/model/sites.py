@@ -9,10 +9,10 @@ import keras
 from keras import tree
 
 from keras_explain import backend
-from keras_explain.core.data import layout
 from keras_explain.core.graph import paths
 from keras_explain.core.graph.operations import ALIASES, ROUTING
 from keras_explain.core.graph.steps import Call
+from keras_explain.core.model import channels
 from keras_explain.core.model.opened import OpenModel
 from keras_explain.core.model.outputs import Outputs, Site
 from keras_explain.core.model.running import Runner
@@ -57,7 +57,7 @@ def find_sites(
     sites = Sites([[] for _ in leaves], channels=[set() for _ in leaves])
     is_text = [leaf.dtype.kind == "U" for leaf in leaves]
     embeds = any(isinstance(node, keras.layers.Embedding) for node in nodes)
-    told = layout.is_told(nodes, inputs)
+    told = channels.is_told(nodes, inputs)
     if layer is None and not embeds and not told and not any(is_text):
         return sites
 
@@ -68,7 +68,7 @@ def find_sites(
             sites.layer.extend(site_of(call) for call in outputs.calls_of(layer, number))
         if told:
             for leaf, said in zip(outputs.inputs, sites.channels, strict=True):
-                said |= layout.channels_of(leaf, outputs.calls)
+                said |= channels.channels_of(leaf, outputs.calls)
         return inputs
 
     backend.compile(trace, specs(inputs))

@@ -16,9 +16,8 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core import checks
+from keras_explain.core import arrays, checks
 from keras_explain.core.config import Config
-from keras_explain.core.data import arrays
 
 if TYPE_CHECKING:
     from keras_explain.core.model.outputs import Outputs

@@ -22,9 +22,9 @@ from keras import ops
 from keras_explain.core import checks
 from keras_explain.core.config import Config
 from keras_explain.core.data.inputs import check_finite
-from keras_explain.core.graph.selection import CONVOLUTIONS, EVERYTHING, selectors
 from keras_explain.core.graph.steps import Affine, Step
 from keras_explain.core.names import nearest
+from keras_explain.core.selection import CONVOLUTIONS, EVERYTHING, selectors
 
 __all__ = [
     "COMPOSITES",
