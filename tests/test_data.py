@@ -459,6 +459,24 @@ def test_ids_that_are_computed_and_no_embedding_has():
     assert "is not in [0, 4)" in str(caught.value.__cause__)
 
 
+def test_ids_that_only_some_embeddings_have():
+    inputs = keras.Input((3,), dtype="int32")
+    each = [keras.layers.Embedding(size, 2)(inputs) for size in (9, 5, 7)]
+    hidden = keras.layers.Flatten()(keras.layers.Concatenate()(each))
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    kx.Saliency()(model, np.array([[0, 1, 4]]), 0)
+    with complaint(ValueError, "token ids from 0 to 4", "5 in row 0"):
+        kx.Saliency()(model, np.array([[0, 1, 5]]), 0)
+
+
+def test_numbers_of_which_a_table_makes_ids():
+    inputs = keras.Input((3,), dtype="int64")
+    ids = keras.layers.IntegerLookup(vocabulary=[100, 200, 300])(inputs)
+    hidden = keras.layers.Flatten()(keras.layers.Embedding(4, 2)(ids))
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    assert kx.Saliency()(model, np.array([[100, 300, 900]]), 0).values.shape == (1, 3)
+
+
 def test_ids_that_are_counted_from_the_last():
     case = models.get("tokens_int")
     last = np.stack([np.arange(13, 20)] * 2)

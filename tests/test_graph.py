@@ -73,7 +73,7 @@ def test_parameters_are_made_of_no_input():
     given = tf.constant(X)
 
     def trace(x):
-        shaped = weight * tf.ones_like(x[:1])
+        shaped = weight * tf.raw_ops.OnesLike(x=x[:1])
         return [paths.is_parameter(t) for t in (weight + given, shaped, x @ weight, x)]
 
     assert in_a_graph(trace, (2, 3)) == [True, True, False, False]
@@ -140,6 +140,19 @@ def test_a_path_beside_a_loop_crosses_nothing_in_it():
     assert in_a_graph(trace, (2, 3)) == [False, True, True]
 
 
+def test_a_path_goes_through_lists_of_tensors_and_starts_at_integers():
+    def trace(x):
+        each = tf.map_fn(tf.exp, x)
+        whole = tf.cast(x, tf.int32)
+        number = tf.cast(whole, tf.float32)
+        return (
+            id(each) in paths.crossings(tf.square(each), x),
+            id(number) in paths.crossings(tf.square(number), whole),
+        )
+
+    assert in_a_graph(trace, (2, 3)) == (True, True)
+
+
 # Single operations
 
 
@@ -179,6 +192,21 @@ def test_a_tape_sees_what_is_replayed():
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.square((X * weight[0]) @ weight))
     np.testing.assert_allclose(evaluated(trace, X), tape.gradient(loss, weight), rtol=1e-6)
+
+
+def test_a_tape_sees_what_is_led_to_another_tensor():
+    weight = tf.Variable(2.0)
+
+    def trace(x):
+        with tf.GradientTape() as tape:
+            some, others = x > 0, x < 0
+            loss = tf.where(some, weight * x, 0.0)
+            traced.redirect(some, others)
+        return loss, tape.gradient(loss, weight)
+
+    loss, slope = evaluated(trace, X)
+    np.testing.assert_array_equal(loss, [[0.0, -4.0, 0.0]])
+    assert slope == -2
 
 
 def test_a_replayed_operation_has_its_own_gradient():
@@ -319,6 +347,8 @@ def test_single_tokens_and_tokens_that_meet():
         weighted = tf.reshape(x, (-1, 3)) @ tf.ones((3, 3))
         return (
             tokens.is_read_singly(x, x[:, 0] * 2.0),
+            tokens.is_read_singly(x, x[:, 1:2] * 2.0),
+            tokens.is_read_singly(x, x[:, 1:3] * 2.0),
             tokens.is_read_singly(x, flat),
             tokens.meet(x, attended),
             tokens.meet(x, weighted),
@@ -326,7 +356,7 @@ def test_single_tokens_and_tokens_that_meet():
             tokens.is_weighted(flat, [x]),
         )
 
-    assert in_a_graph(trace, (2, 4, 3)) == (True, False, True, False, True, False)
+    assert in_a_graph(trace, (2, 4, 3)) == (True, True, False, False, True, False, True, False)
 
 
 def test_scores_of_an_average():
