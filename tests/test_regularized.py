@@ -188,6 +188,7 @@ class TestOwnTerms:
         model.begin_epoch(0.5)
         model.refit()
         assert model.terms["unit_penalty"].state["refits"].numpy() == 1
+        model.reset_metrics()
         found = float(model.train_on_batch(X, Y))
         penalties = [live.penalty for live in model.terms.values()]
         assert penalties[0] == pytest.approx(0.25 * np.mean(logits(model) ** 2), rel=1e-5)

@@ -9,25 +9,19 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_explain.cli.errors import CommandError, UsageError
 from keras_explain.cli.files import lines_of
 from keras_explain.cli.models import Source
-from keras_explain.core.data import inputs
 from keras_explain.core.model import forward, targets
+from keras_explain.core.model.reading import ModelReader
 from keras_explain.core.names import nearest
 
 
 def outputs_of(model: Any, x: np.ndarray, options: argparse.Namespace) -> np.ndarray | None:
     """What the model returns for each class, `[B, C]`; None where it returns something else."""
-    x = inputs.checked(model, x)
-    size = options.batch_size or forward.default_batch_size(x)
-    found = []
-    for first in range(0, len(x), size):
-        chosen = _chosen(model(x[first : first + size], training=False), model, options)
-        found.append(ops.convert_to_numpy(ops.cast(chosen, "float32")))
-    outputs = np.concatenate(found)
+    found = ModelReader(model).outputs(x, options.batch_size)
+    outputs = np.asarray(_chosen(found, model, options), np.float32)
     outputs = outputs[:, None] if outputs.ndim == 1 else outputs
     return outputs if outputs.ndim == 2 else None
 

@@ -12,11 +12,12 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core.data import inputs
-from keras_explain.core.graph import chance, traced
-from keras_explain.core.graph.ending import Kind, ending_of, logits_of
-from keras_explain.core.model import forward
+from keras_explain.core.graph import traced
+from keras_explain.core.graph.ending import ending_of, logits_of
+from keras_explain.core.model.forward import Forward
 from keras_explain.core.model.intercept import mask_of
-from keras_explain.core.model.opened import Compiled, OpenModel
+from keras_explain.core.model.opened import OpenModel
+from keras_explain.core.model.reading import ModelReader, Seen
 from keras_explain.core.model.targets import Label
 
 Tensor = Any
@@ -124,16 +125,16 @@ class RowReader:
 
     def __init__(self, model: keras.Model, layer: str | None = None) -> None:
         self.model = model
+        self._reader = ModelReader(model)
         self.layer = None if layer is None else OpenModel.of(model).resolve(layer)
-        OpenModel.of(model)  # raises where the model is not built
+        self._layers = () if self.layer is None else (self.layer,)
         self._ending: str | None = None  # what the output is, once the model was read
         self.output_rank = 2
         self.of_logits = False
 
     def call(self, x: Nest, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """The model's output, and that of the layer in its last call."""
-        layers = () if self.layer is None else (self.layer,)
-        y, found = OpenModel.of(self.model).call(x, layers, **kwargs)
+        y, found = OpenModel.of(self.model).call(x, self._layers, **kwargs)
         return y, found.get(self.layer or "")
 
     def table(self, x: Nest, y: Tensor, units: Tensor | None = None) -> Table:
@@ -150,7 +151,7 @@ class RowReader:
                 f"Received: {len(tree.flatten(y))} outputs."
             )
         if self._ending is None and not traced.is_here(y):
-            self._compiled(OpenModel.of(self.model), x)
+            self._learn(x)
         logits = _class_logits(y, self._ending)
         per_step = len(logits.shape) == 3
         features = self._features(x, units, per_step)
@@ -192,30 +193,23 @@ class RowReader:
             FloatingPointError: The model's scores are not finite.
         """
         x = inputs.checked(self.model, x)
-        opened = OpenModel.of(self.model)
-        ahead = forward.Forward(opened, x, Label())
-        if self.layer is None and any(ahead.are_tokens):
+        if self.layer is None and any(Forward(OpenModel.of(self.model), x, Label()).are_tokens):
             raise ValueError(
                 "Expected inputs whose numbers can be asked about. Received: token ids, whose "
                 "order means nothing. Name a layer: `layer=` takes its units in their place."
             )
-        function = self._compiled(opened, x)
-        count, fixed = len(tree.flatten(x)[0]), opened.fixed_batch
-        found = []
-        for group in forward.groups(count, ahead.batch_size(batch_size)):
-            which = np.arange(count)[group]
-            padded = np.resize(which, fixed) if fixed else which
-            parts = function.call(tree.map_structure(lambda leaf, at=padded: leaf[at], x))
-            each = len(parts[0]) // len(padded)
-            found.append([np.asarray(part)[: len(which) * each] for part in parts])
-        features, logits, weight = map(np.concatenate, zip(*found, strict=True))
+        self._learn(x)
+        count = len(tree.flatten(x)[0])
+        features, logits, weight = self._reader.read(
+            x, "rows", self._rows, self._layers, batch_size
+        )
         if not np.isfinite(logits).all():
             raise FloatingPointError(
                 "Expected finite scores of the model, to fit a tree to its predictions. Received: "
                 f"NaN or infinity in {int((~np.isfinite(logits)).any(axis=1).sum())} of "
                 f"{len(logits)} rows. Has the training diverged?"
             )
-        shape = (count, len(logits) // count) if function.learned["per_step"] else (count,)
+        shape = (count, len(logits) // count) if self.output_rank == 3 else (count,)
         sample = np.repeat(np.arange(count), len(logits) // count)
         probabilities = backend.to_numpy(ops.softmax(logits))
         rows = Rows(features, logits.argmax(axis=1), probabilities, sample, shape)
@@ -245,29 +239,16 @@ class RowReader:
             return [f"x{i}[{t}]" for t in range(shape[1]) for i in range(shape[2])]
         return [f"x{i}" for i in range(columns)]
 
-    def _compiled(self, opened: OpenModel, x: Nest) -> Compiled:
-        specs = tree.map_structure(backend.spec, x)
-        facts: dict[str, Any] = {}
+    def _rows(self, seen: Seen) -> tuple[tuple[Tensor, ...], tuple[str, int]]:
+        """The rows of a batch, and what the output is."""
+        table = self.table(seen.x, seen.y, seen.layers.get(self.layer or ""))
+        return tuple(table), (ending_of(seen.y).name, len(seen.y.shape))
 
-        def read(x: Nest) -> tuple[Tensor, ...]:
-            before = len(traced.operations())
-            with keras.StatelessScope(opened.zero_states()):  # what the model writes is dropped
-                y, units = self.call(x, training=False)
-            made = traced.operations()[before:]
-            chance.check(tree.flatten((y, units)), made, (), opened.fixed_batch)
-            table = self.table(x, y, units)
-            facts["per_step"] = len(y.shape) == 3
-            facts["ending"] = ending_of(y).name
-            return tuple(table)
-
-        signature = str(tree.map_structure(lambda spec: (spec.shape, spec.dtype), specs))
-        function = opened.compiled(
-            ("rows", signature, self.layer), lambda: Compiled(backend.compile(read, specs), facts)
-        )
-        self._ending = function.learned["ending"]
-        self.output_rank = 3 if function.learned["per_step"] else 2
+    def _learn(self, x: Nest) -> None:
+        function = self._reader.compiled(x, "rows", self._rows, self._layers)
+        self._ending, rank = function.learned
+        self.output_rank = 3 if rank == 3 else 2
         self.of_logits = self._ending == "Logits"
-        return function
 
 
 def _class_logits(y: Tensor, name: str | None) -> Tensor:
@@ -303,9 +284,7 @@ def _logits(y: Tensor, name: str | None) -> tuple[Tensor, str]:
         assert name is not None
         return logits_of(y if len(y.shape) > 1 else y[:, None], name), name
     ending = ending_of(y)
-    if ending.kind is Kind.PROBABILITY:
-        return logits_of(y if len(y.shape) > 1 else y[:, None], ending.name), ending.name
-    return ending.logits, ending.name
+    return ending.class_logits, ending.name
 
 
 def _input_rows(leaf: Tensor, per_step: bool) -> Tensor:

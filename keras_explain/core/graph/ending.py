@@ -53,6 +53,18 @@ class Ending:
         return self.y if self.activation is None else self.activation.logits
 
     @property
+    def class_logits(self) -> Tensor:
+        """The logits of classes, also where the output is probabilities that have none.
+
+        Raises:
+            ValueError: It is not known what the output's numbers are.
+        """
+        name = self.name
+        if self.kind is not Kind.PROBABILITY:
+            return self.logits
+        return logits_of(self.y if len(self.y.shape) > 1 else self.y[:, None], name)
+
+    @property
     def probabilities(self) -> Tensor:
         """The probabilities: of logits by softmax, or by a sigmoid where there is one unit.
 

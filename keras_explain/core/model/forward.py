@@ -1,8 +1,6 @@
 """Scores of rows by one compiled forward pass, which all explainers of a target share."""
 
-import itertools
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +14,7 @@ from keras_explain.core.data import inputs, layout
 from keras_explain.core.model.learned import Learned
 from keras_explain.core.model.opened import Compiled, OpenModel
 from keras_explain.core.model.probe import Probe
+from keras_explain.core.model.reading import joined, rows_at_once
 from keras_explain.core.model.running import Runner
 from keras_explain.core.model.sites import Sites, find_sites, specs
 from keras_explain.core.model.targets import PREDICTED, Class, Target
@@ -52,34 +51,16 @@ def predict(
     x = inputs.checked(model, x)
     forward = Forward(OpenModel.of(model), x, target)
     count = tree.flatten(x)[0].shape[0]
-    index = np.full((count, 1), PREDICTED, np.int32)
-    rows = np.arange(count, dtype=np.int32)
-    found = []
-    for group in groups(count, forward.batch_size(batch_size)):
-        at, row, classless = forward.tensors(rows[group], index[group])
-        found.append([np.asarray(part)[:, 0] for part in forward.score(at, at, row, classless)])
-    scores, classes = (np.concatenate(parts) for parts in zip(*found, strict=True))
+
+    def read(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        classless = np.full((len(rows), 1), PREDICTED, np.int32)
+        at, row, index = forward.tensors(rows, classless)
+        return forward.score(at, at, row, index)
+
+    found = joined(read, count, forward.batch_size(batch_size))
+    scores, classes = (part[:, 0] for part in found)
     learned = forward.learned
     return Predictions(classes, scores, learned.width or 1, learned.has_probabilities)
-
-
-def groups(rows: int, size: int) -> Iterator[slice]:
-    """Groups of rows of about equal length, at most `size`."""
-    count = math.ceil(rows / size)
-    edges = [round(rows * i / count) for i in range(count + 1)]
-    return (slice(a, b) for a, b in itertools.pairwise(edges))
-
-
-def default_batch_size(x: Nest, *, scores_alone: bool = False) -> int:
-    """The power of two nearest `2**21 / elements per row`, within 8..256.
-
-    For tables it may be 4096, or without gradients, which keep what layers give, 16384.
-    """
-    leaves = tree.flatten(x)
-    is_table = all(leaf.ndim == 2 and leaf.dtype.kind == "f" for leaf in leaves)
-    elements = sum(max(1, leaf[0].size) for leaf in leaves)
-    largest = (14 if scores_alone else 12) if is_table else 8
-    return 2 ** min(largest, max(3, round(math.log2(2**21 / elements))))
 
 
 def _kind(leaf: np.ndarray) -> str:
@@ -128,11 +109,7 @@ class Forward:
 
     def batch_size(self, asked: int | None, *, scores_alone: bool = False) -> int:
         """How many rows go through the model at once: `asked`, or what suits the input's size."""
-        if asked is None:
-            asked = default_batch_size(self.x, scores_alone=scores_alone)
-        if not isinstance(asked, (int, np.integer)) or isinstance(asked, bool) or asked < 1:
-            raise ValueError(f"Expected a batch_size of 1 or more. Received: {asked}.")
-        return min(asked, self.opened.fixed_batch or asked)
+        return rows_at_once(self.x, asked, self.opened.fixed_batch, scores_alone=scores_alone)
 
     def tensors(self, rows: np.ndarray, index: np.ndarray) -> tuple[Nest, Tensor, Tensor]:
         """Some rows of the input, their positions and classes, as tensors."""

@@ -13,8 +13,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core.model.forward import Forward, groups
+from keras_explain.core.model.forward import Forward
 from keras_explain.core.model.learned import Learned
+from keras_explain.core.model.reading import groups
 from keras_explain.core.model.targets import Target
 from keras_explain.core.run import precision
 from keras_explain.core.run.functions import SIZE, Functions
