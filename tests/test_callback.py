@@ -1,6 +1,7 @@
 """`ExplanationLogger`: what it explains, when, and what it says."""
 
 import contextlib
+import dataclasses
 import gc
 import itertools
 import math
@@ -221,6 +222,13 @@ class TestScalars:
                 for column in range(5):
                     expected.append(sum(picture[sample, row, column]))
             np.testing.assert_allclose(maps[sample], expected, rtol=1e-5, atol=1e-6)
+
+    def test_maps_over_one_of_several_inputs_have_its_channels(self):
+        values = np.random.default_rng(3).normal(size=(2, 6, 5, 3)).astype(np.float32)
+        explanation = Fake(values=lambda call, x: values)(None, {"a": np.ones((2, 3)), "b": values})
+        explanation = dataclasses.replace(explanation, over=1)
+        expected = values.astype(np.float64).sum(axis=-1).reshape(2, 30)
+        np.testing.assert_allclose(scalars.flat_maps(explanation), expected, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("axis", [1, 3])
     def test_maps_sum_the_channels_of_a_layer_where_they_are(self, axis):

@@ -27,7 +27,7 @@ import keras_explain as kx
 from keras_explain import cli
 from keras_explain.cli import classes, main, objects, options, results, samples
 from keras_explain.cli.calls import calls
-from keras_explain.cli.errors import CommandError
+from keras_explain.cli.errors import CommandError, UsageError
 from keras_explain.core.names import snake_name
 from tests import logs
 from tests.process import run_python
@@ -360,6 +360,7 @@ def test_every_default_can_be_written():
         ("integrated_gradients(baseline=Blur(sigm=3))", "Did you mean 'sigma'?"),
         ("lime(distance=far)", "'cosine', 'hamming'"),
         ("gradient_shap", "Write gradient_shap(background=train100.npy)."),
+        ("gradient_shap(samples=3)", "Write gradient_shap(background=train100.npy)."),
         ("smooth_grad(explainer=saliency(True))", "with their names, such as layer=..."),
         ("lime(features=__import__('os'))", "Received: '__import__'"),
         ("lime(features=Segments().method)", "Received: Segments().method"),
@@ -850,6 +851,22 @@ def test_one_of_several_outputs(explained, home, output, units):
     left, right = model(x)
     expected = (left if units == 2 else right).numpy()[:, units - 1]
     np.testing.assert_allclose(found.scores, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_only_output_of_a_dict_needs_no_name_and_has_no_other():
+    only = {"a": np.ones(2)}
+    assert classes._chosen(only, None, types.SimpleNamespace(output_name=None)) is only["a"]
+    with pytest.raises(UsageError, match="one of a"):
+        classes._chosen(only, None, types.SimpleNamespace(output_name="b"))
+
+
+def test_each_class_has_its_own_row():
+    extras = {"reliable": np.array([[True, False]])}
+    x, target = np.ones((1, 3)), kx.targets.Class(np.array([[0, 2]]))
+    one = kx.Explanation(np.ones((1, 2, 3)), np.ones((1, 2)), target, x, kx.Saliency(), extras)
+    found = results.Result({"a": one}, samples.Samples(["x"], [Path("x")], x), None, None)
+    rows = [(row["class"], row["reliable"]) for row in found._rows(0)]
+    assert rows == [(0, True), (2, False)]
 
 
 def test_several_outputs_must_be_told_apart(explained):

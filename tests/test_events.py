@@ -27,6 +27,7 @@ HEADER = {
     "limit": 1.0,
     "signed": True,
 }
+SHAPES = {"a": (3,), "b": (9, 4), "c": (1,)}
 LEAF = {"class": 0, "rows": 1, "counts": [1]}
 SAMPLES = {"kind": "table", "count": 1, "labels": [0], "shape": [2], "values": [[1.0, 2.0]]}
 
@@ -280,20 +281,21 @@ class TestShown:
     def test_several_inputs_side_by_side(self):
         """A row can be told from zero where a part of it can; a step of a series is its mean."""
         rng = np.random.default_rng(0)
-        x = {"a": rng.normal(size=(2, 3)), "b": rng.normal(size=(2, 9, 4))}
-        values = {"a": rng.normal(size=(2, 3)), "b": rng.normal(size=(2, 9))}
-        known = {"a": np.array([True, False]), "b": np.array([False, False])}
+        x = {name: rng.normal(size=(2, *shape)) for name, shape in SHAPES.items()}
+        values = {name: rng.normal(size=(2, shape[0])) for name, shape in SHAPES.items()}
+        known = {name: np.array([name == "a", False]) for name in SHAPES}
         explanation = kx.Explanation(
             values, np.ones(2), kx.targets.Class([0, 0]), x, kx.Saliency(), {"reliable": known}
         )
         record = logs.record(0, explanation=explanation, pictures=None, maps=None)
         shown = maps.shown(record)
         assert shown.kind == "table"
-        assert shown.feature_names == [*(f"a {i}" for i in range(3)), *(f"b {i}" for i in range(9))]
+        names = [*(f"a {i}" for i in range(3)), *(f"b {i}" for i in range(9)), "c"]
+        assert shown.feature_names == names
         assert shown.reliable.tolist() == [[True], [False]]
-        means = np.concatenate([x["a"], x["b"].mean(axis=2)], axis=1)
+        means = np.concatenate([x["a"], x["b"].mean(axis=2), x["c"]], axis=1)
         np.testing.assert_allclose(shown.x, means, rtol=1e-6)
-        joined = np.concatenate([values["a"], values["b"]], axis=1)
+        joined = np.concatenate(list(values.values()), axis=1)
         np.testing.assert_allclose(shown.maps[:, 0], joined, rtol=1e-6)
 
 

@@ -96,6 +96,7 @@ def test_it_refers_to_nothing_outside(page, text):
     for part in [markup, *modules, *(script for _, script in page.scripts)]:
         found = set(re.findall(r"https?://[^\s\"'`)]+", part))
         assert found <= {"http://www.w3.org/2000/svg"}  # the name of a namespace
+    assert all(path.read_text("utf-8") in text for path in module._STATIC.glob("*.css"))
     assert "@import" not in text
     assert "url(" not in markup
 
@@ -149,12 +150,12 @@ def test_steps_can_be_thinned_out(log_dir, tmp_path):
 
 def test_what_is_broken_is_a_problem_in_the_report(tmp_path):
     samples = events.samples_blobs(
-        {"kind": "pictures", "id": "id", "count": 1, "shape": [4, 3, 3]},
-        np.zeros((1, 4, 3, 3), np.uint8),
+        {"kind": "pictures", "id": "id", "count": 2, "shape": [4, 3, 3]},
+        np.zeros((2, 4, 3, 3), np.uint8),
     )
     logs.write_blobs(
         tmp_path,
-        (events.SAMPLES, 0, [samples[0], b"no picture"]),
+        (events.SAMPLES, 0, [samples[0], b"no picture", samples[2]]),
         (events.TREE, 0, [b"no tree"]),
         (events.map_tag("a", 0), 0, [b"no map"]),
     )
@@ -162,6 +163,7 @@ def test_what_is_broken_is_a_problem_in_the_report(tmp_path):
     page = Page((tmp_path / "report.html").read_text("utf-8"))
     said = [problem["tag"] for problem in page.data["runs"]["problems"]]
     assert said == ["keras_explain/samples", "keras_explain/tree"]
+    assert base64.b64decode(page.data["0-picture-1"]) == samples[2]
     header, _ = logs.opened(base64.b64decode(page.data["0-step-0"]))
     assert "as JSON" in header["problems"][0]["message"]
 

@@ -119,6 +119,8 @@ class TestBackground:
     def test_wait_ends_with_what_was_queued_before(self):
         gate, later, done = threading.Event(), threading.Event(), []
         background = Background("test")
+        background.submit(done.clear)
+        background.wait()  # what was done before counts no more
         background.submit(gate.wait)
         waiting = threading.Thread(target=lambda: (background.wait(), done.append("waited")))
         waiting.start()
