@@ -1,5 +1,6 @@
 """Set-up that every test shares: quiet libraries, no window, fixed seeds."""
 
+import gc
 import os
 import sys
 
@@ -11,6 +12,14 @@ os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # shap would compile for many s
 
 import keras
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _kept():
+    """What a file leaves behind, shared models above all, is not searched for garbage again."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

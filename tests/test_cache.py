@@ -332,8 +332,7 @@ def is_collected():
         gc.collect()
         return reference() is None
 
-    yield is_collected
-    gc.unfreeze()
+    return is_collected
 
 
 @pytest.mark.parametrize("cls", check.each_class())

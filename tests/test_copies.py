@@ -116,6 +116,11 @@ class TestConfigurations:
 
 
 class TestLoggers:
+    @pytest.fixture(params=[copy.deepcopy, pytest.param(COPIES["pickle"], marks=pytest.mark.slow)])
+    @classmethod
+    def copied(cls, request):
+        return request.param
+
     def test_a_copy_has_no_model_and_has_seen_no_training(self, copied, tmp_path):
         memory = Memory()
         used = logger(tmp_path, sinks=[memory])

@@ -91,12 +91,12 @@ SENSITIVE = [
     GRADIENT.replace(baseline=np.arange(7 * 6 * 3, dtype=np.float32).reshape(7, 6, 3) / 99),
     GRADIENT.replace(layer="early"),
     kx.BlurIG(steps=3, max_sigma=3.0),
-    kx.SmoothGrad(samples=3),
+    pytest.param(kx.SmoothGrad(samples=3), marks=pytest.mark.slow),
     kx.HiResCAM(),
-    kx.HiResCAM(layer="early"),
+    pytest.param(kx.HiResCAM(layer="early"), marks=pytest.mark.slow),
     kx.GuidedGradCAM(layer="early"),
     kx.ScoreCAM(layer="late"),
-    kx.AblationCAM(layer="late", relu=False),
+    pytest.param(kx.AblationCAM(layer="late", relu=False), marks=pytest.mark.slow),
     kx.Occlusion(patch=(3, 2)),
     kx.RISE(masks=20, cells=3),
     kx.FeatureAblation(features=kx.features.Patches(2)),
@@ -118,16 +118,11 @@ def test_channels_first_pictures_are_explained_as_channels_last_ones(explainer):
 @pytest.mark.parametrize(
     "shape", [(16, 14, 31), (31, 16, 14), (9, 8, 1), (16, 14), (5, 9), (4, 3, 5, 2)], ids=str
 )
-@pytest.mark.parametrize(
-    "explainer",
-    [
-        kx.HiResCAM(layer="early"),
-        kx.FeatureAblation(features=kx.features.Grid(2)),
-    ],
-    ids=lambda explainer: type(explainer).__name__,
-)
-def test_sizes_do_not_matter(explainer, shape):
-    assert_alike(explainer, *shape)
+def test_sizes_do_not_matter(shape):
+    if shape not in ((31, 16, 14), (5, 9)):
+        assert_alike(kx.HiResCAM(layer="early"), *shape)
+    if shape not in ((16, 14, 31), (9, 8, 1)):
+        assert_alike(kx.FeatureAblation(features=kx.features.Grid(2)), *shape)
 
 
 @pytest.mark.slow
