@@ -20,7 +20,7 @@ from keras_explain import backend, targets
 from keras_explain.callbacks import ExplanationLogger, naming, progress, samples, scalars
 from keras_explain.callbacks.pictures import Pictures
 from keras_explain.core.record.explanation import Explanation
-from keras_explain.plots import render
+from keras_explain.plots import ranges, render
 from keras_explain.sinks import Memory, Sink
 from tests.process import run_python
 
@@ -914,7 +914,7 @@ class TestPictures:
     def test_inputs_as_they_are_shown_and_their_maps(self):
         x, _ = data(4)
         (record,) = self.records(x, classifier())
-        assert (record.pictures == render.to_uint8(x)).all()
+        assert (record.pictures == ranges.to_uint8(x)).all()
         assert (record.maps == render.to_maps(record.explanation.values)).all()
         assert record.limit == render.limit_of(record.maps) == record.scalars["scale"]
         assert record.signed is False
@@ -961,7 +961,7 @@ class TestPictures:
         model = keras.Model({"a": table, "b": image}, keras.layers.Dense(CLASSES)(both))
         x = {"a": np.ones((4, 3), np.float32), "b": data(4)[0]}
         (record,) = self.records(x, model, kx.get(explainer))
-        assert (record.pictures == render.to_uint8(x["b"])).all()
+        assert (record.pictures == ranges.to_uint8(x["b"])).all()
         values = record.explanation.values
         expected = values if explainer == "grad_cam" else values["b"][..., 0]
         assert (record.maps == expected).all()

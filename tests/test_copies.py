@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import keras_explain as kx
 from keras_explain.callbacks import ExplanationLogger
 from keras_explain.sinks import Memory, TensorBoard
-from keras_explain.tensorboard.reader import local_reader
+from keras_explain.tensorboard.local import local_reader
 from tests import check
 
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda one: pickle.loads(pickle.dumps(one))}

@@ -459,7 +459,7 @@ def test_threads_use_what_is_compiled_at_once(impatient):
 
 def test_threads_look_up_what_is_compiled_at_once(impatient):
     model = OpenModel(models.get("tabular").model)
-    function = model.compiled("key", lambda: Compiled(None))
+    function = model.compiled("key", lambda: Compiled(None, None))
 
     def missing():
         raise AssertionError("It was there.")

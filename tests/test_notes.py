@@ -10,7 +10,7 @@ from keras import layers
 import keras_explain as kx
 from keras_explain import plots
 from keras_explain.core.run.precision import ROUNDING, gaps
-from keras_explain.plots import notes, render
+from keras_explain.plots import notes, ranges, render
 from keras_explain.plots.table import _MUTED
 from keras_explain.sinks import events, maps, pairs, wording
 from tests import logs, test_plots_series, test_plots_table, test_plots_text, test_sinks
@@ -54,7 +54,7 @@ class TestFigures:
     def test_a_pale_picture_with_words_takes_the_place_of_a_map(self):
         explanation = pictures()
         figure = plots.plot(explanation)
-        drawn = render.to_uint8(PICTURES)
+        drawn = ranges.to_uint8(PICTURES)
         first, *others = cells_of(figure)
         limit = render.limit_of(explanation.values[:1])  # of what can be told from zero
         np.testing.assert_array_equal(

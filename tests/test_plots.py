@@ -15,7 +15,7 @@ from matplotlib.image import imread
 import keras_explain as kx
 from keras_explain import plots
 from keras_explain.core.data.layout import assumed
-from keras_explain.plots import render, sheet
+from keras_explain.plots import ranges, render, sheet
 from keras_explain.plots.figure import SECTIONS
 from tests import models
 
@@ -101,7 +101,7 @@ class TestPlot:
         explanation = explain()
         figure = plots.plot(explanation)
         assert isinstance(figure, Figure)
-        pictures, maps = render.to_uint8(x), render.to_maps(explanation.values)
+        pictures, maps = ranges.to_uint8(x), render.to_maps(explanation.values)
         limit = render.limit_of(maps)
         expected = (
             pictures,
@@ -158,7 +158,7 @@ class TestPlot:
         assert [len(row) for row in rows] == [5] * B
         maps = explanation.values.sum(-1)
         limit = render.limit_of(maps)
-        pictures = render.to_uint8(x)
+        pictures = ranges.to_uint8(x)
         for k in range(4):
             expected = render.overlay(pictures, maps[:, k], limit, True)
             np.testing.assert_array_equal([row[k + 1] for row in rows], expected)
@@ -284,7 +284,7 @@ class TestShow:
 
     def test_signed_is_what_render_makes(self, superpixels, x):
         figure = plots.plot(superpixels, show="signed", keep=0.9)
-        large = render.enlarge(render.to_uint8(x), 256)
+        large = render.enlarge(ranges.to_uint8(x), 256)
         maps = render.enlarge(superpixels.values, 256)
         features = render.enlarge(superpixels.extras["features"], 256)
         expected = render.pros_and_cons(large, maps, 0.9, features)
@@ -295,7 +295,7 @@ class TestShow:
 
     def test_masked_is_what_render_makes(self, superpixels, x):
         figure = plots.plot(superpixels, show="masked", keep=0.6)
-        large = render.enlarge(render.to_uint8(x), 256)
+        large = render.enlarge(ranges.to_uint8(x), 256)
         maps = render.enlarge(superpixels.values, 256)
         features = render.enlarge(superpixels.extras["features"], 256)
         expected = render.masked(large, maps, 0.6, features)
@@ -485,7 +485,7 @@ class TestGrid:
         methods = {"CAM": explain(cam=True), "IG": explain(), "large": explain()}
         methods["large"].values[:] *= 50
         figure = plots.grid(methods)
-        pictures = render.to_uint8(x)
+        pictures = ranges.to_uint8(x)
         rows = cells_of(figure)
         np.testing.assert_array_equal([row[0] for row in rows], pictures)
         for place, explanation in enumerate(methods.values(), 1):
@@ -507,7 +507,7 @@ class TestGrid:
     def test_targets_are_rows(self, explain, x):
         methods = {"CAM": explain(cam=True, targets=2), "IG": explain(targets=2)}
         rows = cells_of(plots.grid(methods, max_samples=2))
-        pictures = render.to_uint8(x[:2])
+        pictures = ranges.to_uint8(x[:2])
         assert [len(row) for row in rows] == [3] * 4
         np.testing.assert_array_equal([row[0] for row in rows], pictures.repeat(2, axis=0))
         maps = methods["CAM"].values[:2].reshape(4, H, W)
@@ -581,7 +581,7 @@ class TestEpochs:
         made = history(range(4))
         figure = plots.epochs(made)
         rows = cells_of(figure)
-        pictures = render.to_uint8(x)
+        pictures = ranges.to_uint8(x)
         assert [len(row) for row in rows] == [5] * (2 * B)
         for band, by_step in enumerate(made.values()):
             maps = np.stack([render.to_maps(e.values) for _, e in by_step])
@@ -627,7 +627,7 @@ class TestEpochs:
         maps = np.stack([render.to_maps(e.values) for _, e in made["ig"]])
         figure = plots.epochs(made, max_steps=2)
         first = [row[1] for row in cells_of(figure)]
-        expected = render.overlay(render.to_uint8(x), maps[0], render.limit_of(maps), True)
+        expected = render.overlay(ranges.to_uint8(x), maps[0], render.limit_of(maps), True)
         np.testing.assert_array_equal(first, expected)
 
     def test_an_explainer_may_miss_steps(self, history):

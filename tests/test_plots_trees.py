@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
 
-from keras_explain.plots import trees
+from keras_explain.plots import tree_words, trees
 from keras_explain.trees.surrogate_tree import SurrogateTree
 from tests.test_plots import assert_tidy, texts_of
 
@@ -218,7 +218,7 @@ class TestGraphviz:
         assert (fills[0] == fills[1]).all()
         for node, label, share in ((3, 0, 0.9), (4, 1, 1.0)):
             strength = 0.1 + 0.3 * share
-            expected = 1 - strength * (1 - np.array(to_rgb(trees.COLOURS[label])))
+            expected = 1 - strength * (1 - np.array(to_rgb(tree_words.COLOURS[label])))
             np.testing.assert_allclose(fills[node], expected, atol=0.5 / 255 + 1e-9)
 
     def test_one_leaf(self):
@@ -405,7 +405,7 @@ class TestPlot:
         card = card_of(figure, "60 rows · 90 %")
         bars = [p for p in figure.axes[0].patches if isinstance(p, Rectangle)]
         bars = [p for p in bars if card[0] < p.get_x() < card[2] and card[1] < p.get_y() < card[3]]
-        assert [to_hex(bar.get_facecolor()) for bar in bars] == list(trees.COLOURS[:2])
+        assert [to_hex(bar.get_facecolor()) for bar in bars] == list(tree_words.COLOURS[:2])
         well, ill = (bar.get_width() for bar in bars)
         assert well / (well + ill) == pytest.approx(0.9)
         assert bars[1].get_x() == pytest.approx(bars[0].get_x() + well)
@@ -415,10 +415,13 @@ class TestPlot:
         figure = trees.plot(made(root, classes=["a", "b", "c", "d"]))
         assert texts_of(figure)[2:4] == ["a", "c"]
         keys = [p for p in figure.axes[0].patches if isinstance(p, Rectangle)][:2]
-        assert [to_hex(key.get_facecolor()) for key in keys] == [trees.COLOURS[0], trees.COLOURS[2]]
+        assert [to_hex(key.get_facecolor()) for key in keys] == [
+            tree_words.COLOURS[0],
+            tree_words.COLOURS[2],
+        ]
 
     def test_colours_cycle(self):
-        assert len(set(trees.COLOURS)) == 10
+        assert len(set(tree_words.COLOURS)) == 10
         tree = made(leaf(*[0] * 12, 3), classes=[f"{i}" for i in range(13)])
         box = next(p for p in trees.plot(tree).axes[0].patches if isinstance(p, FancyBboxPatch))
         again = next(
@@ -509,7 +512,7 @@ class TestPicture:
 
     def test_red_comes_first(self):
         picture = trees.picture(small())
-        for colour in trees.COLOURS[:2]:
+        for colour in tree_words.COLOURS[:2]:
             rgb = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
             assert (picture == rgb).all(axis=-1).any()
             assert not (picture == rgb[::-1]).all(axis=-1).any()

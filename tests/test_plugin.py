@@ -18,10 +18,11 @@ from tensorboard.backend import application
 from werkzeug import test as werkzeug
 
 import keras_explain as kx
-from keras_explain.plots import render
+from keras_explain.plots import ranges
 from keras_explain.sinks import Memory, TensorBoard, events
+from keras_explain.tensorboard.local import local_reader
 from keras_explain.tensorboard.plugin import Loader
-from keras_explain.tensorboard.reader import Cache, local_reader
+from keras_explain.tensorboard.reader import Cache
 from keras_explain.tensorboard.restarts import surviving
 from tests import logs
 from tests.server import server, wait_for
@@ -548,7 +549,7 @@ def test_pictures_with_several_classes_per_sample(tmp_path):
     values = memory.records[-1].explanation.values.sum(-1)
     assert same(header["maps"][2], blobs, values[2])
     picture = local_reader(str(tmp_path)).picture("", 2)
-    assert (logs.tf.io.decode_png(picture).numpy() == render.to_uint8(1 - x[:3])[2]).all()
+    assert (logs.tf.io.decode_png(picture).numpy() == ranges.to_uint8(1 - x[:3])[2]).all()
 
 
 def test_several_inputs_without_a_picture_are_one_table(tmp_path):
@@ -633,7 +634,7 @@ WITHOUT_TENSORFLOW = """
 import json, sys
 for name in ("keras", "tensorflow", "tensorboard.compat.notf"):
     sys.modules[name] = None
-from keras_explain.tensorboard.reader import local_reader
+from keras_explain.tensorboard.local import local_reader
 reader = local_reader(sys.argv[1])
 runs = reader.runs()["runs"]
 reader.step("", runs[""]["steps"][-1]), reader.picture("", 0), reader.tree("", 4)

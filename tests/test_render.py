@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_explain.core.data.layout import Layout
-from keras_explain.plots import render
+from keras_explain.plots import ranges, render
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
@@ -42,8 +42,8 @@ class TestToUint8:
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_undoes_preprocessing(self, photos, name, preprocess, dtype):
         x = preprocess(photos.astype(np.float64)).astype(dtype)
-        assert render.guess_range(x) == name
-        back = render.to_uint8(x)
+        assert ranges.guess_range(x) == name
+        back = ranges.to_uint8(x)
         assert back.dtype == np.uint8
         np.testing.assert_allclose(back.astype(int), photos, atol=1)
 
@@ -53,28 +53,28 @@ class TestToUint8:
 
         preprocess = getattr(keras.applications, model).preprocess_input
         x = preprocess(photos.astype(np.float32))
-        np.testing.assert_allclose(render.to_uint8(x).astype(int), photos, atol=1)
+        np.testing.assert_allclose(ranges.to_uint8(x).astype(int), photos, atol=1)
 
     def test_a_dim_or_dark_batch_stays_so(self, photos):
         dim = photos[1:2]
         dim = dim - dim.min()
         assert dim.max() < 120
         for x in (dim / 255, dim / 127.5 - 1, (dim / 255 - MEAN) / STD, dim[..., ::-1] - BGR_MEAN):
-            np.testing.assert_allclose(render.to_uint8(x).astype(int), dim, atol=1)
+            np.testing.assert_allclose(ranges.to_uint8(x).astype(int), dim, atol=1)
 
     def test_overshoot_of_resampling_is_clipped(self, photos):
         x = photos / 255.0
         x[0, 0, 0], x[0, 0, 1] = -0.04, 1.04
-        back = render.to_uint8(x)
+        back = ranges.to_uint8(x)
         np.testing.assert_allclose(back.astype(int), photos, atol=1)
 
     def test_uint8_stays_whatever_it_holds(self):
         x = np.random.default_rng(0).integers(0, 3, (2, 9, 9, 3)).astype(np.uint8)
-        np.testing.assert_array_equal(render.to_uint8(x), x)
+        np.testing.assert_array_equal(ranges.to_uint8(x), x)
 
     def test_bool_is_black_and_white(self):
         x = np.eye(8, dtype=bool)[None]
-        np.testing.assert_array_equal(render.to_uint8(x)[..., 0], 255 * x.astype(np.uint8))
+        np.testing.assert_array_equal(ranges.to_uint8(x)[..., 0], 255 * x.astype(np.uint8))
 
     @pytest.mark.parametrize(
         ("x", "name"),
@@ -89,75 +89,75 @@ class TestToUint8:
         ],
     )
     def test_range_of_grey_pictures(self, x, name):
-        assert render.guess_range(x.reshape(1, 2, 1, 1)) == name
+        assert ranges.guess_range(x.reshape(1, 2, 1, 1)) == name
 
     def test_anything_else_is_stretched_over_the_whole_batch(self):
         x = np.zeros((2, 8, 8, 1))
         x[0, 0, 0], x[0, 0, 1], x[1, 0, 0], x[1, 0, 1] = -40, 0, 60, 10
-        levels = render.to_uint8(x)[:, 0, :2, 0]
+        levels = ranges.to_uint8(x)[:, 0, :2, 0]
         expected = np.rint((np.array([[-40, 0], [60, 10]]) + 40) / 100 * 255)
         np.testing.assert_array_equal(levels, expected)
 
     def test_a_constant_batch_out_of_all_ranges_is_black(self):
-        assert render.to_uint8(np.full((2, 8, 8, 1), -77.0)).max() == 0
+        assert ranges.to_uint8(np.full((2, 8, 8, 1), -77.0)).max() == 0
 
     def test_grey_stays_grey(self, photos):
         grey = photos[..., :1] / 255
         for x in (grey, grey[..., 0]):
-            back = render.to_uint8(x)
+            back = ranges.to_uint8(x)
             np.testing.assert_array_equal(back, np.repeat(photos[..., :1], 3, -1))
 
     def test_channels_first(self, photos):
         x = np.moveaxis(photos / 127.5 - 1, -1, 1)
         first = Layout(4, 1)
-        np.testing.assert_allclose(render.to_uint8(x, None, first).astype(int), photos, atol=1)
-        assert render.to_uint8(np.zeros((2, 31, 8, 9)), None, first).shape == (2, 8, 9, 3)
+        np.testing.assert_allclose(ranges.to_uint8(x, None, first).astype(int), photos, atol=1)
+        assert ranges.to_uint8(np.zeros((2, 31, 8, 9)), None, first).shape == (2, 8, 9, 3)
         for to_image in (lambda x: x / 2 + 0.5, lambda x: np.moveaxis(x, 1, -1) / 2 + 0.5):
-            made = render.to_uint8(x, to_image, first).astype(int)
+            made = ranges.to_uint8(x, to_image, first).astype(int)
             np.testing.assert_allclose(made, photos, atol=1)
 
     def test_few_rows_of_many_channels_are_not_channels_first(self):
-        assert render.to_uint8(np.zeros((2, 4, 4, 64))).shape == (2, 4, 4, 3)
+        assert ranges.to_uint8(np.zeros((2, 4, 4, 64))).shape == (2, 4, 4, 3)
 
     def test_fourth_channel_is_left_out(self, photos):
         x = np.concatenate([photos, np.full_like(photos[..., :1], 99)], -1)
-        np.testing.assert_array_equal(render.to_uint8(x), photos)
+        np.testing.assert_array_equal(ranges.to_uint8(x), photos)
 
     @pytest.mark.parametrize("scale", [255.0, 1.0])
     def test_other_numbers_of_channels_are_averaged(self, photos, scale):
         x = photos[..., :2] / scale
         expected = photos[..., :2].mean(-1)
-        np.testing.assert_allclose(render.to_uint8(x)[..., 1], expected, atol=0.51)
+        np.testing.assert_allclose(ranges.to_uint8(x)[..., 1], expected, atol=0.51)
 
     def test_non_finite_pixels_do_not_move_the_range(self, photos):
         x = photos.astype(np.float32) / 127.5 - 1
         x[1, 5, 5], x[1, 5, 6], x[1, 5, 7] = np.nan, np.inf, -np.inf
-        back = render.to_uint8(x)
+        back = ranges.to_uint8(x)
         assert back[1, 5, 5:8, 0].tolist() == [0, 255, 0]
         np.testing.assert_array_equal(back[0], photos[0])
-        assert render.to_uint8(np.full((1, 8, 8), np.nan)).max() == 0
+        assert ranges.to_uint8(np.full((1, 8, 8), np.nan)).max() == 0
 
     @pytest.mark.parametrize("shape", [(4, 7), (7,), (1, 2, 3, 4, 5)])
     def test_what_is_not_pictures_is_refused(self, shape):
         with pytest.raises(ValueError, match=r"Expected pictures of shape .* Received: .*shape"):
-            render.to_uint8(np.zeros(shape))
+            ranges.to_uint8(np.zeros(shape))
 
 
 class TestToImage:
     def test_result_in_0_1_or_0_255(self, photos):
         x = photos / 255 * 7 + 3  # no default would find this out
-        np.testing.assert_array_equal(render.to_uint8(x, lambda x: (x - 3) / 7), photos)
-        np.testing.assert_array_equal(render.to_uint8(x, lambda x: (x - 3) / 7 * 255), photos)
-        np.testing.assert_array_equal(render.to_uint8(x, lambda x: photos), photos)
+        np.testing.assert_array_equal(ranges.to_uint8(x, lambda x: (x - 3) / 7), photos)
+        np.testing.assert_array_equal(ranges.to_uint8(x, lambda x: (x - 3) / 7 * 255), photos)
+        np.testing.assert_array_equal(ranges.to_uint8(x, lambda x: photos), photos)
 
     def test_dim_result_is_not_stretched(self):
         x = np.full((1, 8, 8, 1), 5.0)
-        assert (render.to_uint8(x, lambda x: x * 2) == 10).all()
-        assert (render.to_uint8(x, lambda x: x / 50) == 26).all()
+        assert (ranges.to_uint8(x, lambda x: x * 2) == 10).all()
+        assert (ranges.to_uint8(x, lambda x: x / 50) == 26).all()
 
     def test_makes_pictures_of_rows(self):
         x = np.arange(2 * 64, dtype=np.float32).reshape(2, 64)
-        pictures = render.to_uint8(x, lambda x: x.reshape(-1, 8, 8))
+        pictures = ranges.to_uint8(x, lambda x: x.reshape(-1, 8, 8))
         np.testing.assert_array_equal(pictures[..., 0], x.reshape(2, 8, 8))
 
     @pytest.mark.parametrize(
@@ -165,14 +165,14 @@ class TestToImage:
     )
     def test_wrong_shape(self, photos, to_image):
         with pytest.raises(ValueError, match=r"Expected `to_image` .*\[3, H, W, C\].*Received"):
-            render.to_uint8(photos, to_image)
+            ranges.to_uint8(photos, to_image)
 
     @pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 400.0), (-100.0, 200.0)])
     def test_wrong_range(self, low, high):
         x = np.zeros((1, 8, 8))
         x[0, 0, :2] = low, high
         with pytest.raises(ValueError, match=r"in \[0, 1\] or \[0, 255\].*Received: values from"):
-            render.to_uint8(x, lambda x: x)
+            ranges.to_uint8(x, lambda x: x)
 
 
 class TestToMaps:

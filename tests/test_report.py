@@ -15,7 +15,7 @@ import keras_explain as kx
 from keras_explain.sinks import events
 from keras_explain.sinks.trees import TreeLog
 from keras_explain.tensorboard import report as module
-from keras_explain.tensorboard.reader import local_reader
+from keras_explain.tensorboard.local import local_reader
 from tests import logs
 
 IMPORTED = re.compile(

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from keras_explain.callbacks import ExplanationLogger
 from keras_explain.sinks import Memory, NotWrittenError, TensorBoard, event_file, pairs, wording
 from keras_explain.sinks.event_file import EventFile
-from keras_explain.tensorboard.reader import local_reader
+from keras_explain.tensorboard.local import local_reader
 from tests import logs
 from tests.process import run_python
 from tests.server import server, wait_for

@@ -35,6 +35,11 @@ def sinks(given: Any) -> list[Sink]:
     return found
 
 
+def is_label(target: Any) -> bool:
+    """Whether the samples' labels are asked for as target."""
+    return isinstance(target, str) and target == "label"
+
+
 def target(given: Any, samples: Samples) -> Any:
     """What the explainers get as target.
 
@@ -54,7 +59,7 @@ def target(given: Any, samples: Samples) -> Any:
             f"Expected `target` to be None, 'label', 'predicted' or what an explainer takes. "
             f"Received: target={given!r}. {nearest(given, _TARGETS)}"
         )
-    by_label = given is None or (isinstance(given, str) and given == "label")
+    by_label = given is None or is_label(given)
     if by_label and samples.labels is not None:
         return targets.Label(samples.labels)
     if given is None or (isinstance(given, str) and given == "predicted"):

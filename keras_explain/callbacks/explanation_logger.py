@@ -137,19 +137,15 @@ class ExplanationLogger(keras.callbacks.Callback):
         checks.options(update_freq, max_samples, on_error)
         self.explainers = naming.named_explainers(explainers)
         self.metrics = naming.named_metrics(metrics)
-        by_label = isinstance(target, str) and target == "label"
-        self.samples = samples.read(x, y, max_samples, need_labels=by_label)
+        self.samples = samples.read(x, y, max_samples, need_labels=checks.is_label(target))
         self.target = checks.target(target, self.samples)
         self.update_freq = update_freq
         self.sinks = [TensorBoard(log_dir)] if sinks is None else checks.sinks(sinks)
         self.class_names = naming.class_names(class_names)
         self.feature_names = None if feature_names is None else tuple(map(str, feature_names))
         self.vocabulary = naming.vocabulary(vocabulary, self.explainers.values())
-        self.to_image = to_image
-        self.batch_size = batch_size
-        self.data_format = data_format
-        self.seed = seed
-        self.on_error = on_error
+        self.to_image, self.data_format = to_image, data_format
+        self.batch_size, self.seed, self.on_error = batch_size, seed, on_error
         self.failures: dict[str, list[tuple[int, str]]] = {}
         self._steps = Steps()
         self._ranks: dict[str, scalars.Maps] = {}  # of the latest maps of this model

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from keras_explain.core.data.layout import Layout
 from keras_explain.core.record.explanation import Explanation
-from keras_explain.plots import notes, render
+from keras_explain.plots import notes, ranges, render
 from keras_explain.plots.places import layer_of, layouts_of, over_pictures
 
 Shown = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.bool_]]
@@ -84,6 +84,6 @@ class Pictures:
     def _pictures(self, number: int, layout: Layout) -> npt.NDArray[np.uint8]:
         known = self._bytes.get((number, layout))
         if known is None:
-            known = render.to_uint8(self._inputs[number], self._to_image, layout)
+            known = ranges.to_uint8(self._inputs[number], self._to_image, layout)
             self._bytes[number, layout] = known
         return known

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from keras_explain.core.data.kinds import Kind
 from keras_explain.core.data.layout import Layout
 from keras_explain.core.model.targets import Class, Region
-from keras_explain.plots import notes, render
+from keras_explain.plots import notes, ranges, render
 from keras_explain.plots.places import layer_of, layouts_of, matches, over_pictures, pairs_of
 from keras_explain.plots.sheet import number
 
@@ -105,7 +105,7 @@ class Explained:
 
     def pictures(self, to_image: ToImage) -> render.Pictures:
         """The inputs as pictures, each K times, `[n * K, H, W, 3]`."""
-        pictures = render.to_uint8(self.given, to_image, self.layout)
+        pictures = ranges.to_uint8(self.given, to_image, self.layout)
         return pictures.repeat(self.targets, axis=0)
 
     def sample(self, row: int) -> int:

@@ -83,7 +83,7 @@ def plot(
         max_samples: How many samples are drawn at most.
         show: How pictures or tables are drawn, as above.
         to_image: A function `x -> pictures` in [0, 1] or [0, 255] that undoes the preprocessing;
-            without it, `render.guess_range` finds out.
+            without it, `ranges.guess_range` finds out.
         keep: What `"masked"` and `"signed"` show: the fewest places of a picture that hold this
             share of the sum of its positive values, or of all |values|. A superpixel counts once.
             By default 0.5.
@@ -125,12 +125,17 @@ def plot(
             sheet.text(section.explained.name, MARGIN, y + 0.08, size=9, bold=True)
             y += LINE + 0.05
         y = section.draw(sheet, y) + MARGIN
+    return sheet.finish(_volumes_left_out(sheet, inputs, y))
+
+
+def _volumes_left_out(sheet: Sheet, inputs: list[Explained], y: float) -> float:
+    """Says which inputs are not drawn; where the sheet goes on."""
     for explained in inputs:
         if explained.kind == "volume":
             text = f"{explained.name}: a volume is not drawn"
             sheet.text(text, MARGIN, y, size=7, colour=PALE, width=sheet.width - 2 * MARGIN)
             y += LINE
-    return sheet.finish(y)
+    return y
 
 
 def _sections(inputs: list[Explained], options: dict[str, Any]) -> list[Section]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_explain.core.optional import shap
-from keras_explain.plots import render
+from keras_explain.plots import ranges, render
 from keras_explain.plots.explained import ClassNames, Explained, FeatureNames, every_input
 from keras_explain.plots.table import names_of
 
@@ -68,7 +68,7 @@ def _pictures(explained: Explained, names: Any) -> tuple[Floats, Any, None]:
     """Values `[n * K, H, W, C]`, and pictures of the range that can be shown."""
     values = _shared(explained)
     values = values[..., None] if values.ndim == 3 else values
-    return values, render.to_uint8(explained.x), None
+    return values, ranges.to_uint8(explained.x), None
 
 
 def _tokens(explained: Explained, names: Any) -> tuple[Floats, Any, None]:

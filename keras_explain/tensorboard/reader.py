@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
 from keras_explain.sinks import events
-from keras_explain.tensorboard import restarts
 
 Json = Any
 Keys = tuple[str, ...]  # of the blobs of one event
@@ -18,7 +16,7 @@ Steps = dict[int, dict[str, Keys]]  # step -> tag -> blobs
 
 _EVERY = 2**31 - 1  # of the steps, without thinning them out
 _AT_ONCE = 8  # questions to the provider
-_SCALARS = "scalars"  # TensorBoard's own plugin
+SCALARS = "scalars"  # TensorBoard's own plugin
 _TOP = "."  # TensorBoard's name of the log directory itself
 _OURS = "explain"  # the directory that the sink writes to
 _BESIDE = ("train", "validation")  # those of Keras's callback
@@ -166,7 +164,7 @@ class Reader:
         series = self.provider.read_scalars(
             self.context,
             experiment_id=self.experiment,
-            plugin_name=_SCALARS,
+            plugin_name=SCALARS,
             downsample=_EVERY,
             run_tag_filter=_filter([directory], [logged]),
         )
@@ -307,7 +305,7 @@ class Reader:
 
     def _scalar_tags(self) -> dict[str, Iterable[str]]:
         tags: dict[str, Iterable[str]] = self.provider.list_scalars(
-            self.context, experiment_id=self.experiment, plugin_name=_SCALARS
+            self.context, experiment_id=self.experiment, plugin_name=SCALARS
         )
         return tags
 
@@ -324,47 +322,6 @@ class Reader:
                 f"Expected an event that is still there. Received: {error}. Reload the page."
             ) from error
         return blob if isinstance(blob, bytes) else str(blob).encode(errors="replace")
-
-
-def local_reader(directory: str, unread: list[OSError] | None = None) -> Reader:
-    """A reader of all that is below a directory now.
-
-    Args:
-        directory: The directory.
-        unread: Gets an error for each directory or file that can't be read, and is left out.
-    """
-    from tensorboard import context
-    from tensorboard.backend.event_processing import plugin_event_multiplexer, tag_types
-
-    multiplexer = plugin_event_multiplexer.EventMultiplexer(
-        size_guidance={tag_types.TENSORS: 1},  # of what is not ours
-        tensor_size_guidance={events.PLUGIN: 0, _SCALARS: 0},
-    )
-    for folder in _with_events(directory, [] if unread is None else unread):
-        multiplexer.AddRun(folder, os.path.relpath(folder, directory))
-    multiplexer.Reload()
-    return Reader(restarts.provider(multiplexer, directory), context.RequestContext())
-
-
-def _with_events(top: str, unread: list[OSError]) -> Iterator[str]:
-    """The directories with files of events, each once, links followed; notes what can't be read."""
-    seen = set()
-    for folder, below, files in os.walk(top, onerror=unread.append, followlinks=True):
-        real = os.path.realpath(folder)
-        below[:] = [] if real in seen else sorted(below)
-        logs = [os.path.join(folder, name) for name in files if "tfevents" in name]
-        if real not in seen and logs and all(_can_be_read(log, unread) for log in logs):
-            yield folder
-        seen.add(real)
-
-
-def _can_be_read(path: str, unread: list[OSError]) -> bool:
-    try:
-        with open(path, "rb"):
-            return True
-    except OSError as error:
-        unread.append(error)
-        return False
 
 
 def _each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from keras_explain import files
 from keras_explain.sinks import events
-from keras_explain.tensorboard.reader import NotLoggedError, Reader, local_reader, problem
+from keras_explain.tensorboard.local import local_reader
+from keras_explain.tensorboard.reader import NotLoggedError, Reader, problem
 
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
