@@ -97,8 +97,11 @@ def same(a, b):
     return asked and same(a["left"], b["left"]) and same(a["right"], b["right"])
 
 
-def grown(x, y, least=5, seed=0):
-    return DecisionTreeClassifier(min_samples_leaf=least, random_state=seed).fit(x, y)
+def grown(x, y, least=5, seed=0, leaves=None):
+    """By scikit-learn, best split first; depth first, it would choose others between ties."""
+    return DecisionTreeClassifier(
+        min_samples_leaf=least, max_leaf_nodes=leaves or len(x), random_state=seed
+    ).fit(x, y)
 
 
 def by_hand():
@@ -208,6 +211,35 @@ class TestGrowing:
             )
             assert tree.leaves <= limit
         assert tree.leaves > 2
+
+    @pytest.mark.parametrize("kind", ["whole", "real", "noise"])
+    def test_to_a_limit_it_is_as_if_grown_to_that_alone(self, kind):
+        """It is the beginning of the tree without a limit, whatever ties there are."""
+        cut = 0
+        for seed in range(60):
+            rng = np.random.default_rng(seed)
+            classes, (x, other) = rng.integers(2, 4), rng.normal(size=(2, rng.integers(9, 200), 3))
+            x, other = (np.round(rows) if kind == "whole" else rows for rows in (x, other))
+            y, labels = (
+                (np.abs(rows[:, 0]) + (rows[:, 1] > 0)).astype(int) % classes for rows in (x, other)
+            )
+            y = rng.integers(0, classes, size=len(x)) if kind == "noise" else y
+            x, other = x.astype(np.float32), other.astype(np.float32)
+            least, leaves = int(rng.integers(1, 9)), int(rng.integers(2, 17))
+            tree = SurrogateTree.from_predictions(
+                x,
+                y,
+                prune_on=(other, labels),
+                min_samples_leaf=least,
+                max_leaf_nodes=leaves,
+                class_names=range(classes),
+                seed=seed,
+            )
+            alone = grown(x, y, least, seed, leaves)
+            expected, _ = pruned(nested(alone), list(zip(other, labels, strict=True)))
+            assert same(tree.to_dict()["root"], expected)
+            cut += grown(x, y, least, seed).get_n_leaves() > alone.get_n_leaves()
+        assert cut > 20
 
     def test_a_node_stands_before_those_below_it(self):
         x = table()

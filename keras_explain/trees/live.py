@@ -17,10 +17,11 @@ from keras_explain.training.live import LiveTerm
 from keras_explain.training.term import Arrays, Batch
 from keras_explain.trees import regions
 from keras_explain.trees.checks import check_labels, check_loss
+from keras_explain.trees.growing import Growth
 from keras_explain.trees.log import TrainingLog
 from keras_explain.trees.network import LiveNetwork
 from keras_explain.trees.penalties.base import Sizes, Step
-from keras_explain.trees.reference import LATER, NO_REFERENCE, Growth, Reference
+from keras_explain.trees.reference import LATER, NO_REFERENCE, Reference
 from keras_explain.trees.regional_tree import RegionalTree
 from keras_explain.trees.rows import RowReader, Rows, Table
 from keras_explain.trees.surrogate_tree import SurrogateTree

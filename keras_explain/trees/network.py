@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_explain import backend
+from keras_explain.trees.growing import Grown, Growth
 from keras_explain.trees.penalties.base import Floats, Network, Sizes
-from keras_explain.trees.reference import Growth, Reference, by_region
+from keras_explain.trees.reference import Reference, by_region
 from keras_explain.trees.rows import RowReader
 from keras_explain.trees.surrogate_tree import SurrogateTree
 
@@ -47,22 +48,26 @@ class LiveNetwork(Network):
     @functools.cached_property
     def measured(self) -> list[SurrogateTree]:
         """The trees that people read: of each region, grown without a limit, and pruned."""
-        return self._trees(None)
+        return self._pruned(None)
 
     def trees(self, max_leaf_nodes: int | None = None) -> list[SurrogateTree]:
-        return self.measured if max_leaf_nodes is None else self._trees(max_leaf_nodes)
+        return self.measured if max_leaf_nodes is None else self._pruned(max_leaf_nodes)
 
-    def _trees(self, max_leaf_nodes: int | None) -> list[SurrogateTree]:
+    def _pruned(self, max_leaf_nodes: int | None) -> list[SurrogateTree]:
+        return [SurrogateTree.of(grown.pruned(max_leaf_nodes), self.rows) for grown in self._grown]
+
+    @functools.cached_property
+    def _grown(self) -> list[Grown]:
         parts = by_region(self.rows, self.prune_on, self.sizes.regions, self._region_of)
-        trees = []
+        found = []
         for region, (rows, other) in enumerate(parts):
             try:
-                trees.append(self._growth.tree(rows, other, max_leaf_nodes))
+                found.append(self._growth.grown(rows, other))
             except ValueError as error:
                 if len(parts) > 1:
                     error.add_note(f"This is about region {region} of {len(parts)}.")
                 raise
-        return trees
+        return found
 
     def weights(self) -> Floats:
         arrays = [backend.to_numpy(v).ravel() for v in self._reader.model.trainable_variables]

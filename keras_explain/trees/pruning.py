@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from keras_explain.trees.surrogate_tree import SurrogateTree
+from keras_explain.trees.nodes import Nodes
 
 
-def prune(tree: SurrogateTree, counts: npt.NDArray[np.int64]) -> int:
-    """Turns splits into leaves, in place, where that makes no more errors.
+def pruned(nodes: Nodes, held_out: npt.NDArray[np.int64]) -> tuple[Nodes, int]:
+    """The tree whose splits are leaves where that makes no more errors.
 
     Args:
-        tree: A tree whose nodes stand before those below them.
-        counts: How many held-out rows of each class come to each node, ints `[nodes, classes]`.
+        nodes: A tree.
+        held_out: How many held-out rows of each class come to each node, ints `[nodes, classes]`.
 
     Returns:
-        How many of the held-out rows the pruned tree gets wrong.
+        The pruned tree, and how many of the held-out rows it gets wrong.
     """
-    as_leaf = counts.sum(axis=1) - np.take_along_axis(counts, tree.label[:, None], axis=1)[:, 0]
-    errors = as_leaf.copy()
-    for node in np.flatnonzero(tree.left >= 0)[::-1]:
-        below = errors[tree.left[node]] + errors[tree.right[node]]
-        if as_leaf[node] <= below:
-            tree.feature[node] = tree.left[node] = tree.right[node] = -1
-        else:
+    right = np.take_along_axis(held_out, nodes.label[:, None], axis=1)[:, 0]
+    as_leaf = held_out.sum(axis=1) - right
+    errors, leaves = as_leaf.copy(), nodes.is_leaf
+    for node in np.flatnonzero(~leaves)[::-1]:
+        below = errors[nodes.left[node]] + errors[nodes.right[node]]
+        leaves[node] = as_leaf[node] <= below
+        if not leaves[node]:
             errors[node] = below
-    return int(errors[0])
+    return nodes.with_leaves(leaves), int(errors[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,6 @@ from keras_explain import backend
 from keras_explain.core import arrays
 from keras_explain.core.data import inputs
 from keras_explain.trees.rows import RowReader, Rows
-from keras_explain.trees.surrogate_tree import SurrogateTree
 
 Nest = Any
 
@@ -22,24 +20,9 @@ LATER = object()  # the reference of a model that was loaded, until it is set ag
 NO_REFERENCE = (
     "Expected `reference`, the inputs on which a tree mimics the model: as a rule the training "
     "inputs, `reference=x_train`. Received: none. It is not saved with a model: after loading, set "
-    "`model.reference = x_train` again, or `model.set_reference(x_train, prune_on=x_val)`."
+    "`model.reference = x_train` again, or `model.set_reference(x_train, prune_on=x_val)`; of "
+    "`kx.Regularized`, that of `model.terms['tree']`."
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Growth:
-    """How trees are grown: the arguments of `SurrogateTree.fit`."""
-
-    min_samples_leaf: int
-    seed: int
-
-    def tree(
-        self, rows: Rows, prune_on: Rows | None, max_leaf_nodes: int | None = None
-    ) -> SurrogateTree:
-        """A pruned tree."""
-        return SurrogateTree.of_rows(
-            rows, prune_on, self.min_samples_leaf, max_leaf_nodes, self.seed
-        )
 
 
 class Reference:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import keras
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_explain.core import checks
-from keras_explain.trees.pruning import prune
+from keras_explain.trees.growing import Growth, Pruned
+from keras_explain.trees.nodes import Nodes
 from keras_explain.trees.rows import RowReader, Rows
 
 if TYPE_CHECKING:
@@ -20,18 +21,15 @@ if TYPE_CHECKING:
 Nest = Any
 Names = Sequence[str] | None
 
-LEAF = -1
-HELD_BACK = 0.3
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SurrogateTree:
+class SurrogateTree(Nodes):
     """A decision tree fitted to what a model predicts, and pruned.
 
-    A tree is grown by CART (Breiman et al., 1984; scikit-learn's) on the classes that the model
-    predicts for reference rows, then pruned by its errors on rows that it was not grown on
-    (Quinlan, 1987): from the leaves up, a split becomes a leaf where that makes no more errors.
-    The *average path length* is how many questions the tree asks about a reference row,
+    A tree is grown by CART (Breiman et al., 1984; scikit-learn's, best split first) on the classes
+    that the model predicts for reference rows, then pruned by its errors on rows that it was not
+    grown on (Quinlan, 1987): from the leaves up, a split becomes a leaf where that makes no more
+    errors. The *average path length* is how many questions the tree asks about a reference row,
 
         APL = (1 / N) sum_n depth(leaf of row n),
 
@@ -68,12 +66,6 @@ class SurrogateTree:
     ```
     """
 
-    feature: npt.NDArray[np.int32]
-    threshold: npt.NDArray[np.float32]
-    left: npt.NDArray[np.int32]
-    right: npt.NDArray[np.int32]
-    label: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.int64]
     agreement: float = float("nan")
     pruned_on: int = 0
     feature_names: tuple[str, ...] = ()
@@ -173,22 +165,20 @@ class SurrogateTree:
         seed: int = 0,
     ) -> Self:
         """Fits a tree to rows that are read already; for the arguments see `fit`."""
-        checks.count("min_samples_leaf", min_samples_leaf)
         if max_leaf_nodes is not None:
             checks.count("max_leaf_nodes", max_leaf_nodes, least=2)
-        grown_on, kept = rows.split(HELD_BACK, seed) if prune_on is None else (rows, prune_on)
-        if len(grown_on.features) < min_samples_leaf:
-            raise ValueError(
-                f"Expected at least min_samples_leaf={min_samples_leaf} reference rows to grow the "
-                f"tree on. Received: {len(rows.features)} rows, {len(grown_on.features)} of them "
-                "to grow on. Give more rows, or a smaller min_samples_leaf."
-            )
-        grown = cls._grown(grown_on, min_samples_leaf, max_leaf_nodes, seed)
-        errors = prune(grown, _counts(grown, kept)) if len(kept.features) else None
-        tree = grown._without_orphans()
-        agreement = float("nan") if errors is None else 1 - errors / len(kept.features)
-        return dataclasses.replace(
-            tree, counts=_counts(tree, rows), agreement=agreement, pruned_on=len(kept.features)
+        grown = Growth(min_samples_leaf, seed).grown(rows, prune_on)
+        return cls.of(grown.pruned(max_leaf_nodes), rows)
+
+    @classmethod
+    def of(cls, tree: Pruned, rows: Rows) -> Self:
+        """A tree that was grown on rows, with their numbers as names."""
+        return cls(
+            **vars(tree.nodes),
+            agreement=tree.agreement,
+            pruned_on=tree.pruned_on,
+            feature_names=tuple(f"x{i}" for i in range(rows.features.shape[1])),
+            class_names=tuple(map(str, range(rows.units))),
         )
 
     # What it measures
@@ -240,36 +230,10 @@ class SurrogateTree:
 
     # Its nodes
 
-    @property
-    def is_leaf(self) -> npt.NDArray[np.bool_]:
-        """Which nodes are leaves, `[nodes]`."""
-        return self.feature == LEAF
-
-    @property
-    def depths(self) -> npt.NDArray[np.int32]:
-        """How many questions lead to each node, ints `[nodes]`."""
-        depths = np.zeros(len(self.feature), np.int32)
-        for node in np.flatnonzero(~self.is_leaf):
-            depths[[self.left[node], self.right[node]]] = depths[node] + 1
-        return depths
-
     def leaf_of(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
         """The leaf that each row `[N, D]` comes to, ints `[N]`."""
         self._check_columns(features)
-        at = np.zeros(len(features), np.int32)
-        for _ in range(self.depth):
-            asked = np.maximum(self.feature[at], 0)
-            goes_left = features[np.arange(len(at)), asked] <= self.threshold[at]
-            below = np.where(goes_left, self.left[at], self.right[at])
-            at = np.where(self.is_leaf[at], at, below)
-        return at
-
-    def path_to(self, node: int) -> Iterator[int]:
-        """The nodes from the root to `node`."""
-        above = np.flatnonzero((self.left == node) | (self.right == node)) if node else ()
-        for parent in above:
-            yield from self.path_to(int(parent))
-        yield node
+        return super().leaf_of(features)
 
     def _check_columns(self, features: npt.NDArray[np.float32]) -> None:
         expected = len(self.feature_names)
@@ -278,46 +242,6 @@ class SurrogateTree:
                 f"Expected rows [N, {expected}], as the tree was fitted on. "
                 f"Received: shape {features.shape}."
             )
-
-    @classmethod
-    def _grown(
-        cls, rows: Rows, min_samples_leaf: int, max_leaf_nodes: int | None, seed: int
-    ) -> Self:
-        """CART's tree, all its nodes."""
-        from sklearn.tree import DecisionTreeClassifier
-
-        cart = DecisionTreeClassifier(
-            min_samples_leaf=min_samples_leaf, max_leaf_nodes=max_leaf_nodes, random_state=seed
-        ).fit(rows.features, rows.classes)
-        nodes = cart.tree_
-        return cls(
-            feature=np.where(nodes.children_left == LEAF, LEAF, nodes.feature).astype(np.int32),
-            threshold=_at_most(nodes.threshold),
-            left=nodes.children_left.astype(np.int32),
-            right=nodes.children_right.astype(np.int32),
-            label=cart.classes_[nodes.value[:, 0].argmax(axis=1)].astype(np.int32),
-            counts=np.zeros((nodes.node_count, rows.units), np.int64),
-            feature_names=tuple(f"x{i}" for i in range(rows.features.shape[1])),
-            class_names=tuple(map(str, range(rows.units))),
-        )
-
-    def _without_orphans(self) -> Self:
-        """The same tree without nodes that pruning has cut off."""
-        kept = [0]
-        for node in kept:  # grows while it is walked through
-            kept += [] if self.feature[node] == LEAF else [self.left[node], self.right[node]]
-        order = np.sort(kept)
-        new = np.full(len(self.feature) + 1, LEAF, np.int32)  # the last one for LEAF itself
-        new[order] = np.arange(len(order))
-        return dataclasses.replace(
-            self,
-            feature=self.feature[order],
-            threshold=self.threshold[order],
-            left=new[self.left[order]],
-            right=new[self.right[order]],
-            label=self.label[order],
-            counts=self.counts[order],
-        )
 
     # How it is shown
 
@@ -411,18 +335,3 @@ def _names(what: str, given: Names, known: tuple[str, ...]) -> tuple[str, ...]:
             f"Expected {len(known)} names as `{what}`. Received: {len(names)} names, {names}."
         )
     return names
-
-
-def _at_most(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """The greatest float32 numbers up to `threshold`: float32 values compare the same to both."""
-    rounded = threshold.astype(np.float32)
-    return np.where(rounded > threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)
-
-
-def _counts(tree: SurrogateTree, rows: Rows) -> npt.NDArray[np.int64]:
-    """How many rows of each class come to each node, ints `[nodes, classes]`."""
-    counts = np.zeros((len(tree.feature), rows.units), np.int64)
-    np.add.at(counts, (tree.leaf_of(rows.features), rows.classes), 1)
-    for node in np.flatnonzero(~tree.is_leaf)[::-1]:
-        counts[node] = counts[tree.left[node]] + counts[tree.right[node]]
-    return counts

@@ -137,7 +137,7 @@ class Tree(Term):
         Raises:
             NotImplementedError: Always.
         """
-        raise NotImplementedError
+        raise NotImplementedError("Expected the term at work. Received: its configuration alone.")
 
     def get_config(self) -> dict[str, Any]:
         """The fields as plain values, without the data."""
