@@ -18,7 +18,7 @@ from scipy import ndimage
 import keras_explain as kx
 from keras_explain import baselines, features
 from keras_explain.core.data import kinds
-from keras_explain.core.hiding import masking
+from keras_explain.core.hiding.perturbation import Coalitions
 from tests import naive
 
 ALL_AT_ONCE = 4096
@@ -514,7 +514,7 @@ def test_an_id_that_is_half_there_is_there():
     naive.close(half(categories(), CODES, 1).values, np.repeat(whole[:, None], 3, axis=1))
 
 
-class HalfThere(masking.Coalitions):
+class HalfThere(Coalitions):
     """The score where half of everything is seen."""
 
     def coalitions(self, count, seed):

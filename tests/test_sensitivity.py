@@ -242,7 +242,7 @@ def test_tokens_and_padding(explainer):
 def test_what_is_cut_by_default(cls):
     def count(shape):
         x = np.zeros((1, *shape), np.float32)
-        return int(cls().cut(x, [False])[0].numbered(x).max()) + 1
+        return int(cls().default_features(x, False).numbered(x).max()) + 1
 
     assert count((50, 30, 3)) == 64
     assert count((7,)) == 7

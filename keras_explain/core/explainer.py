@@ -25,7 +25,7 @@ from keras_explain.core.names import nearest, snake_name
 from keras_explain.core.record.explanation import Explanation
 from keras_explain.core.run import attribute as in_graph
 from keras_explain.core.run import chunks
-from keras_explain.core.run.plan import Pass, Plan
+from keras_explain.core.run.plan import Pass, Plan, Share
 from keras_explain.core.run.reductions import Reduction, Sum
 
 Tensor = Any
@@ -80,31 +80,19 @@ class Explainer(Config, abc.ABC):
         Raises:
             ValueError: The input, the target or the configuration does not fit the model.
         """
-        columns = arrays.names_of(x)
-        x, more = (x, {}) if inputs.takes_text(model) else self.encode(x)
-        x = inputs.checked(model, x, missing=self.plan.missing)
-        target = as_target(target)
-        explainer = with_data(self, model, x, columns)
-        explainer.check(x)
         _check_seed(seed)
-        opened, plan = OpenModel.of(model), explainer.plan
-        forward = Forward(opened, x, target, plan.layer, plan.call, data_format=data_format)
-        _check_ids(explainer, x, forward.sites.ids)
-        try:
-            result = chunks.run(explainer, forward, target, batch_size, seed, progress)
-        except finite.NotFiniteError as error:
-            cause = finite.cause(opened, x, target, error.sample)
-            raise ValueError(f"{error} {cause}.") from None
-        result["extras"] |= more
+        call = Call(self, model, x, target, data_format)
+        result = call.run(batch_size, seed, progress)
+        result["extras"] |= call.encoded
         if result.pop("as_it_is"):
             _warn_of_no_logit()
         good = finite.finite_rows(result)
         if not good.all() and not _IS_REHEARSAL.get():
-            finite.warn(type(self).__name__, opened, x, target, result)
+            finite.warn(type(self).__name__, call.forward.opened, call.x, call.target, result)
         if not _IS_REHEARSAL.get():
             _warn_of_zeros(self, result["values"], good)
             _warn_of_rounding(self, result["values"], result["extras"]["reliable"], good)
-        return Explanation(explainer=self, x=x, **result)
+        return Explanation(explainer=self, x=call.x, **result)
 
     @final
     @backend.as_written
@@ -138,8 +126,7 @@ class Explainer(Config, abc.ABC):
             ValueError: A part of the method is work on the host, as of those that hide features.
         """
         tensors, example = in_graph.as_tensors(model, x)
-        explainer = with_data(self, model, example)
-        explainer.check(example)
+        explainer = with_data(self, model, example).suited(example)
         if not backend.is_tensor(seed):
             _check_seed(seed)
         plan, of = explainer.plan, as_target(None if backend.is_tensor(target) else target)
@@ -183,6 +170,11 @@ class Explainer(Config, abc.ABC):
 
     def check(self, x: Nest) -> None:
         """Raises a `ValueError` where the configuration does not suit the input."""
+
+    def suited(self, x: Nest) -> "Explainer":
+        """The same, checked, with what is given for the inputs as one for each leaf of `x`."""
+        self.check(x)
+        return self
 
     # Inside another method
 
@@ -241,6 +233,47 @@ class Attribution(Explainer, abc.ABC):
     @property
     def plan(self) -> Plan:
         return Plan(layer=self.layer, call=self.call)
+
+
+class Call:
+    """An explainer with what it is called with, converted and checked.
+
+    Attributes:
+        x: The input, a nest of arrays.
+        encoded: Extras to keep of what was passed as input.
+        target: What is scored.
+        explainer: The explainer, with what it was given as it suits this input.
+        forward: The model's scores.
+    """
+
+    def __init__(
+        self, explainer: Explainer, model: keras.Model, x: Nest, target: Any, data_format: Any
+    ) -> None:
+        columns = arrays.names_of(x)
+        x, self.encoded = (x, {}) if inputs.takes_text(model) else explainer.encode(x)
+        self.x = inputs.checked(model, x, missing=explainer.plan.missing)
+        self.target = as_target(target)
+        converted = with_data(explainer, model, self.x, columns)
+        self.explainer = converted.suited(self.x)
+        plan, what = self.explainer.plan, (OpenModel.of(model), self.x, self.target)
+        self.forward = Forward(*what, plan.layer, plan.call, data_format=data_format)
+        _check_ids(converted, self.x, self.forward.sites.ids)
+
+    def run(
+        self,
+        batch_size: int | None,
+        seed: int,
+        progress: bool | None = False,
+        shares: list[Share] | None = None,
+    ) -> dict[str, Any]:
+        """As `chunks.run`; where a score is not finite, the error says where that begins."""
+        try:
+            return chunks.run(
+                self.explainer, self.forward, self.target, batch_size, seed, progress, shares
+            )
+        except finite.NotFiniteError as error:
+            cause = finite.cause(self.forward.opened, self.x, self.target, error.sample)
+            raise ValueError(f"{error} {cause}.") from None
 
 
 def get(identifier: Any) -> Explainer:

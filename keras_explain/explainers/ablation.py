@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_explain.core.hiding.masking import ByFeature
+from keras_explain.core.hiding.perturbation import ByFeature
 from keras_explain.core.model.probe import Probe
 from keras_explain.core.run.plan import Pass, Plan
 
@@ -47,7 +47,7 @@ class FeatureAblation(ByFeature):
             labels = all_labels[str(i)]
             one = ops.reshape(hidden, (-1,) + (1,) * len(labels.shape))
             visible.append(ops.not_equal(labels[None], one))
-        return self.hidden_scores(probe, target, pass_, visible)
+        return self.hiding.scores(probe, target, pass_, visible)
 
     def values_of(self, passes: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
         return np.swapaxes(whole[:, None] - scores, 1, 2), {}

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.hiding.masking import Coalitions
+from keras_explain.core.hiding.perturbation import Coalitions
 
 _DISTANCES = ("cosine", "hamming")
 _REGRESSIONS = ("ridge", "lasso")

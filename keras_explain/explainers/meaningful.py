@@ -12,8 +12,10 @@ from keras import ops, tree
 from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.data.layout import Layout
-from keras_explain.core.hiding.features import Columns, Features, places
-from keras_explain.core.hiding.masking import Perturbation, looked_up
+from keras_explain.core.hiding.engine import looked_up
+from keras_explain.core.hiding.features import Columns, Features
+from keras_explain.core.hiding.perturbation import Perturbation
+from keras_explain.core.hiding.places import places
 from keras_explain.core.model.overlay import resize
 from keras_explain.core.model.probe import Probe
 from keras_explain.core.run.optimise import Judged, optimise
@@ -112,7 +114,7 @@ class _LearnedMask(Perturbation, abc.ABC):
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         probe.gradient(x, target)  # where there is none, this says so
-        fill, laid = probe.point(self.fill_of(probe, pass_)), _Laid(probe, pass_)
+        fill, laid = probe.point(self.hiding.fill_of_rows(probe, pass_)), _Laid(probe, pass_)
 
         def score_of(mask: Tensor, shift: Any = None) -> Tensor:
             seen = laid.over_places(mask, shift)

@@ -9,8 +9,10 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain.core import checks
-from keras_explain.core.hiding.features import Features, per_axis, places
-from keras_explain.core.hiding.masking import Perturbation, for_rows
+from keras_explain.core.hiding.engine import for_rows
+from keras_explain.core.hiding.features import Features
+from keras_explain.core.hiding.perturbation import Perturbation
+from keras_explain.core.hiding.places import per_axis, places
 from keras_explain.core.model.probe import Probe
 from keras_explain.core.run.plan import Pass, Plan
 from keras_explain.core.run.reductions import Weighted
@@ -80,7 +82,7 @@ class Occlusion(Perturbation):
                 inside = _box(sides, window[:, 1:], lengths)[:, None]
             mine = ops.equal(window[:, 0], _FEATURES if str(i) in labels else i)
             covered.append(inside & ops.reshape(mine, (-1,) + (1,) * (len(inside.shape) - 1)))
-        score = self.hidden_scores(probe, target, pass_, [ops.logical_not(c) for c in covered])
+        score = self.hiding.scores(probe, target, pass_, [ops.logical_not(c) for c in covered])
         lost = pass_.for_rows(pass_.scores) - score
         return {"weight": [for_rows(ops.cast(c, "float32"), pass_) for c in covered], "score": lost}
 

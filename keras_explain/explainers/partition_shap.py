@@ -12,10 +12,12 @@ from keras import tree
 
 from keras_explain.core import arrays, checks
 from keras_explain.core.data import background as backgrounds
+from keras_explain.core.hiding.cut import placed
 from keras_explain.core.hiding.features import Columns, Features, Pixels
-from keras_explain.core.hiding.masking import Perturbation, placed, seen
+from keras_explain.core.hiding.perturbation import Perturbation
+from keras_explain.core.model.forward import Forward
 from keras_explain.core.model.probe import Probe
-from keras_explain.core.run.plan import About, Pass, Plan, Share
+from keras_explain.core.run.plan import Pass, Plan, Share
 from keras_explain.core.run.precision import rounding
 from keras_explain.core.run.reductions import Each, Reduction
 
@@ -67,7 +69,7 @@ class PartitionSHAP(Perturbation):
             super().plan,
             classes="one",  # which coalitions are looked at depends on the class
             unit=None,  # a difference may be shared by any number of features
-            search=self._search,
+            search=self.search,
         )
 
     def default_features(self, x: np.ndarray, are_tokens: bool) -> Features:
@@ -96,27 +98,26 @@ class PartitionSHAP(Perturbation):
                 f"Received: {clustering.tolist()}."
             )
 
-    def shares(self, x: Any, about: About, seed: int) -> list[Share]:
+    def shares(self, forward: Forward, seed: int) -> list[Share]:
         def most(passes: np.ndarray) -> np.ndarray:
             return np.broadcast_to(passes[:1], (self.samples * len(passes), *passes.shape[1:]))
 
         return [
-            Share(share.rows, tree.map_structure(most, share.passes), share.own)
-            for share in super().shares(x, about, seed)
+            replace(share, passes=tree.map_structure(most, share.passes))
+            for share in super().shares(forward, seed)
         ]
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
-        visible = [seen(pass_, str(i)) for i in range(len(pass_.shared["labels"]))]
-        return self.hidden_scores(probe, target, pass_, visible)
+        return self.hiding.scores_of_present(probe, target, pass_)
 
-    def _search(
+    def search(
         self, x: Any, share: Share, reduced: Callable[[dict[str, Any]], Any]
     ) -> dict[str, Any]:
         every: list[np.ndarray] = []
 
         def scores(present: np.ndarray) -> np.ndarray:
-            found = reduced(self._against_background({"present": present}))
-            every.append(found.astype(np.float64).reshape(len(present), -1).mean(axis=1))
+            found = reduced(self.hiding.against({"present": present}))
+            every.append(self.hiding.averaged(found)[0, :, 0])
             return every[-1]
 
         labels = [share.own["labels"][str(i)][0] for i in range(len(tree.flatten(x)))]
@@ -147,10 +148,9 @@ class PartitionSHAP(Perturbation):
 
     def afterwards(self, x: Any, result: dict[str, Any], share: Share) -> dict[str, Any]:
         super().afterwards(x, result, share)
-        values, labels = result["values"], share.own["labels"]
-        leaves = [placed(values[:, None], labels[str(i)]) for i in range(len(labels))]
-        placed_values = tree.pack_sequence_as(x, leaves)  # [1, 1, ...]
-        made = {"values": placed_values, **self.feature_maps(x, placed_values, share)}
+        values = result["values"]
+        at_places = placed(values[:, None], share.own["labels"], x)  # [1, 1, ...]
+        made = {"values": at_places, **self.feature_maps(x, at_places, share)}
         base = result["base_values"]
         delta = values.sum(axis=1) - (result["scores"].astype(np.float64) - base)
         return {

@@ -7,8 +7,10 @@ from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.hiding.features import Columns, Features, places
-from keras_explain.core.hiding.masking import Perturbation, for_rows, seen
+from keras_explain.core.hiding.engine import for_rows, seen
+from keras_explain.core.hiding.features import Columns, Features
+from keras_explain.core.hiding.perturbation import Perturbation
+from keras_explain.core.hiding.places import places
 from keras_explain.core.model.probe import Probe
 from keras_explain.core.run.plan import Pass
 from keras_explain.core.run.reductions import Weighted
@@ -79,7 +81,7 @@ class RISE(Perturbation):
         visible = [
             self._visible(str(i), sides, pass_) for i, sides in enumerate(probe.overlay.sides)
         ]
-        score = self.hidden_scores(probe, target, pass_, visible)
+        score = self.hiding.scores(probe, target, pass_, visible)
         change = score - pass_.for_rows(pass_.scores)  # of a constant model exactly 0
         labels = pass_.shared["labels"]
         weight = [

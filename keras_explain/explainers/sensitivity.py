@@ -9,7 +9,7 @@ import numpy as np
 from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.hiding.features import Features, Grid
-from keras_explain.core.hiding.masking import Coalitions
+from keras_explain.core.hiding.perturbation import Coalitions
 from keras_explain.core.run.plan import Plan
 from keras_explain.core.run.precision import rounding
 

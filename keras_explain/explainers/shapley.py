@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.hiding.masking import Coalitions
+from keras_explain.core.hiding.perturbation import Coalitions
 from keras_explain.core.run.plan import Plan
 
 MOST = 20  # features of which all coalitions are taken: about a million

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_explain.core.hiding.features import word_finder
+from keras_explain.core.hiding.words import word_finder
 from keras_explain.plots import notes
 from keras_explain.sinks import events
 from keras_explain.sinks.base import Record

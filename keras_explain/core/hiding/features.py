@@ -5,20 +5,29 @@ dict of these; `groups=[0, 0, 1]` is short for `Columns(groups=[0, 0, 1])`.
 """
 
 import abc
-import functools
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
 import numpy as np
-from keras import tree
 
-from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.config import Config
 from keras_explain.core.data.baselines import Baseline, Constant
 from keras_explain.core.data.layout import Layout
+from keras_explain.core.hiding.places import (
+    Labels,
+    blocks,
+    brief,
+    crossed,
+    for_each,
+    per_axis,
+    places,
+    renumbered,
+    whole_numbers,
+)
+from keras_explain.core.hiding.segments import OPTIONS, coloured, segments
+from keras_explain.core.hiding.words import LayerTokenizer, word_finder
 
 __all__ = [
     "Columns",
@@ -30,9 +39,6 @@ __all__ = [
     "Tokens",
     "Windows",
 ]
-
-Nest = Any
-Labels = np.ndarray  # int32 [B, ...]: the number of each place's feature, -1 where it is none's
 
 
 class Features(Config, abc.ABC, kw_only=False):
@@ -88,7 +94,7 @@ class Columns(Features, kw_only=False):
 
     def __post_init__(self) -> None:
         if self.groups is not None:
-            object.__setattr__(self, "groups", _whole_numbers(self.groups, "groups"))
+            object.__setattr__(self, "groups", whole_numbers(self.groups, "groups"))
         super().__post_init__()
 
     @property
@@ -104,7 +110,7 @@ class Columns(Features, kw_only=False):
         groups = self.groups
         if groups is None:
             groups = np.arange(x[0].size).reshape(x.shape[1:])
-        return _for_each(_renumbered(groups), x)
+        return for_each(renumbered(groups), x)
 
     def check(self, x: np.ndarray) -> None:
         if self.groups is None:
@@ -126,7 +132,7 @@ class Pixels(Features, kw_only=False):
 
     def numbered(self, x: np.ndarray) -> Labels:
         shape = places(x.shape)
-        return _for_each(np.arange(math.prod(shape)).reshape(shape), x)
+        return for_each(np.arange(math.prod(shape)).reshape(shape), x)
 
 
 class Patches(Features, kw_only=False):
@@ -144,7 +150,7 @@ class Patches(Features, kw_only=False):
             checks.count("size", length)
 
     def numbered(self, x: np.ndarray) -> Labels:
-        return _for_each(_blocks(places(x.shape), per_axis("size", self.size, places(x.shape))), x)
+        return for_each(blocks(places(x.shape), per_axis("size", self.size, places(x.shape))), x)
 
     def check(self, x: np.ndarray) -> None:
         per_axis("size", self.size, places(x.shape))
@@ -165,7 +171,7 @@ class Grid(Features, kw_only=False):
 
     def numbered(self, x: np.ndarray) -> Labels:
         along = [np.arange(n) * min(self.cells, n) // n for n in places(x.shape)]
-        return _for_each(_crossed(along), x)
+        return for_each(crossed(along), x)
 
 
 class Windows(Features, kw_only=False):
@@ -185,7 +191,7 @@ class Windows(Features, kw_only=False):
     def numbered(self, x: np.ndarray) -> Labels:
         steps = x.shape[1]
         length = self.length or math.ceil(steps / 20)
-        return _for_each(np.arange(steps) // length, x)
+        return for_each(np.arange(steps) // length, x)
 
     def check(self, x: np.ndarray) -> None:
         if x.ndim not in (2, 3):
@@ -211,21 +217,21 @@ class Segments(Features, kw_only=False):
     labels: Any = None
 
     def __post_init__(self) -> None:
-        if self.method not in _OPTIONS:
+        if self.method not in OPTIONS:
             raise ValueError(
-                f"Expected `method` to be one of {', '.join(map(repr, _OPTIONS))}. "
+                f"Expected `method` to be one of {', '.join(map(repr, OPTIONS))}. "
                 f"Received: method={self.method!r}."
             )
         if self.labels is not None:
-            object.__setattr__(self, "labels", _whole_numbers(self.labels, "labels"))
+            object.__setattr__(self, "labels", whole_numbers(self.labels, "labels"))
         super().__post_init__()
 
     def numbered(self, x: np.ndarray) -> Labels:
         if self.labels is None:
-            return np.stack([_renumbered(self._cut(picture)) for picture in _coloured(x)])
+            return np.stack([renumbered(self._cut(picture)) for picture in coloured(x)])
         if self.labels.ndim == 2:
-            return _for_each(_renumbered(self.labels), x)
-        return np.stack([_renumbered(labels) for labels in self.labels])
+            return for_each(renumbered(self.labels), x)
+        return np.stack([renumbered(labels) for labels in self.labels])
 
     def _cut(self, picture: np.ndarray) -> np.ndarray:
         if not np.isfinite(picture).all():
@@ -233,9 +239,9 @@ class Segments(Features, kw_only=False):
                 "Expected pictures without NaN to cut them into segments. Received: NaN. Give "
                 "`features=keras_explain.features.Patches(8)`, or segments as a label map."
             )
-        options = tuple(sorted({**_OPTIONS[self.method], **(self.options or {})}.items()))
+        options = tuple(sorted({**OPTIONS[self.method], **(self.options or {})}.items()))
         what = picture.tobytes(), picture.shape, picture.dtype.str
-        return _segments(*what, self.method, options)
+        return segments(*what, self.method, options)
 
     def check(self, x: np.ndarray) -> None:
         size = places(x.shape)
@@ -325,7 +331,7 @@ class Tokens(Features, kw_only=False):
         if len(ids) != len(texts) or length == 0 or any(row.dtype.kind not in "iuf" for row in ids):
             raise ValueError(
                 f"Expected a tokenizer that returns ids [B, T] for {len(texts)} texts. "
-                f"Received: {_brief(found)}."
+                f"Received: {brief(found)}."
             )
         fill = self.padding or 0
         padded = [np.pad(row, (0, length - len(row)), constant_values=fill) for row in ids]
@@ -343,229 +349,3 @@ class Tokens(Features, kw_only=False):
         word_of = word_finder(self.known_vocabulary)
         words = ["" if id_ == self.padding else word_of(int(id_)) for id_ in ids.flat]
         return np.array(words, dtype=str).reshape(ids.shape)
-
-
-def word_finder(vocabulary: Any) -> Callable[[int], str]:
-    """A function of an id to its word, of a sequence, a mapping or a function; None spells ids."""
-    if vocabulary is None:
-        return str
-    if callable(vocabulary):
-        return lambda id_: str(vocabulary(id_))
-    if not hasattr(vocabulary, "get"):
-        vocabulary = dict(enumerate(vocabulary))
-    return lambda id_: str(vocabulary.get(id_, id_))
-
-
-class LayerTokenizer:
-    """A tokenizer that is a layer: a configuration would keep its name alone."""
-
-    def __init__(self, layer: keras.Layer) -> None:
-        self.layer = layer
-        self.__name__ = self.__qualname__ = layer.name
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LayerTokenizer) and other.layer is self.layer
-
-    def __hash__(self) -> int:
-        return id(self.layer)
-
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        return keras.ops.convert_to_numpy(self.layer(keras.ops.convert_to_tensor(texts)))
-
-    def get_vocabulary(self) -> list[str]:
-        """The words by id, where the layer has them."""
-        return self.layer.get_vocabulary()
-
-
-# What a user gives
-
-
-def default(x: np.ndarray) -> Features:
-    """The features of an input, other than token ids and as in `numbered`, by default."""
-    by_axes = {1: Columns, 2: Columns, 3: Windows, 4: Segments}
-    return by_axes[x.ndim]() if x.ndim in by_axes else Grid(4)
-
-
-def per_input(features: Any, groups: Any, x: Nest) -> list[Features | None]:
-    """What a user gave as features of each leaf of `x`; None where nothing was said.
-
-    Raises:
-        ValueError: Both `features` and `groups` are given, or not one for each input.
-        TypeError: They are not features.
-    """
-    if features is not None and groups is not None:
-        raise ValueError(
-            "Expected `features`, or `groups` for `features=Columns(groups=...)`. Received: both."
-        )
-    leaves = tree.flatten(x)
-    if groups is not None:
-        nested = len(leaves) > 1 or isinstance(groups, dict)
-        parts = _matched(groups, x) if nested else [groups]
-        return [None if part is None else Columns(part) for part in parts]
-    parts = _matched(features, x) if isinstance(features, (dict, tuple, list)) else [features]
-    for part in parts:
-        if part is not None and not isinstance(part, Features):
-            raise TypeError(
-                "Expected features: an object of `keras_explain.features`, or one for each input. "
-                f"Received: {_brief(part)}. Numbers of groups are `groups=`; a label map is "
-                "`keras_explain.features.Segments(labels=...)`."
-            )
-    return parts if len(parts) == len(leaves) else parts * len(leaves)
-
-
-def encoded(x: Any, features: Any) -> tuple[Nest, dict[str, np.ndarray]]:
-    """An input with its texts as token ids, and the words, `{"tokens": [B, T]}`."""
-    if isinstance(x, str):
-        raise ValueError(f"Expected a list of texts. Received: one text. Explain `[{_brief(x)}]`.")
-    if _are_texts(x):
-        tokens = features if isinstance(features, Tokens) else Tokens()
-        ids = tokens.ids([_as_str(text) for text in backend.to_numpy(x).reshape(-1)])
-        return ids, {"tokens": tokens.words(ids)}
-    if isinstance(x, dict):
-        keys = list(x)
-    elif isinstance(x, (list, tuple)):
-        keys = list(range(len(x)))
-    else:
-        return x, {}
-    if not any(_are_texts(x[key]) for key in keys):
-        return x, {}
-    new: dict[Any, Any] = {}
-    extras: dict[str, np.ndarray] = {}
-    for key in keys:
-        new[key], more = encoded(x[key], _part(features, key))
-        extras |= {name if name not in extras else f"{name}_{key}": v for name, v in more.items()}
-    return (new if isinstance(x, dict) else type(x)(new.values())), extras
-
-
-def _part(features: Any, key: Any) -> Any:
-    if isinstance(features, dict):
-        return features.get(key)
-    many = isinstance(features, tuple) and isinstance(key, int) and key < len(features)
-    return features[key] if many else features
-
-
-def _are_texts(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return bool(value) and all(isinstance(item, str) for item in value)
-    if not hasattr(value, "dtype"):
-        return False
-    if value.dtype == "string":  # of TensorFlow, and of pandas
-        return True
-    if getattr(value.dtype, "kind", "") not in ("U", "S", "O"):
-        return False
-    return all(isinstance(item, (str, bytes)) for item in np.asarray(value).flat)
-
-
-def _as_str(text: Any) -> str:
-    return text.decode() if isinstance(text, bytes) else str(text)
-
-
-def _matched(given: Any, x: Nest) -> list[Any]:
-    """Of a nest of one part for each input, the parts in the order of the inputs."""
-    if isinstance(given, dict) and isinstance(x, dict) and set(given) <= set(x):
-        given = {key: given.get(key) for key in x}
-    checks.same_names("features", given, x)
-    if not isinstance(given, (dict, tuple, list)):
-        raise TypeError(
-            f"Expected features or groups for each of the {len(tree.flatten(x))} inputs, in a list "
-            f"or a dict. Received: {_brief(given)}."
-        )
-    parts = [given[key] for key in sorted(given)] if isinstance(given, dict) else list(given)
-    if len(parts) != len(tree.flatten(x)):
-        raise ValueError(
-            f"Expected features or groups for each of the {len(tree.flatten(x))} inputs. "
-            f"Received: {len(parts)}."
-        )
-    return parts
-
-
-# Places
-
-
-def places(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of an input `[B, F]` or `[B, *places, C]` without its samples and channels."""
-    return tuple(shape[1:] if len(shape) <= 2 else shape[1:-1])
-
-
-def per_axis(name: str, value: Any, sides: tuple[int, ...]) -> tuple[int, ...]:
-    """A number for each spatial axis of an input whose places are so many along each."""
-    axes = len(sides)
-    values = value if isinstance(value, tuple) else (value,) * axes
-    if len(values) != axes:
-        raise ValueError(
-            f"Expected `{name}` to be a number, or one for each of {axes} spatial axes. "
-            f"Received: {name}={value!r} for places of shape {sides}."
-        )
-    return values
-
-
-def _blocks(shape: tuple[int, ...], size: tuple[int, ...]) -> np.ndarray:
-    return _crossed([np.arange(n) // length for n, length in zip(shape, size, strict=True)])
-
-
-def _crossed(along: list[np.ndarray]) -> np.ndarray:
-    """The number of each cell of a grid, of the numbers along its axes."""
-    numbers = np.zeros((), np.int64)
-    for axis in along:
-        numbers = numbers[..., None] * (axis.max() + 1) + axis
-    return numbers
-
-
-def _renumbered(groups: np.ndarray) -> np.ndarray:
-    """Groups numbered from 0 on, without gaps."""
-    known, numbers = np.unique(groups, return_inverse=True)
-    missing = int(np.count_nonzero(known < 0))
-    numbers = numbers.reshape(groups.shape) - missing
-    return np.maximum(numbers, -1).astype(np.int32)
-
-
-def _for_each(labels: np.ndarray, x: np.ndarray) -> Labels:
-    return np.broadcast_to(labels.astype(np.int32), (len(x), *labels.shape))
-
-
-def _whole_numbers(value: Any, name: str) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-    except ValueError:  # lists of different lengths
-        array = np.asarray(None)
-    if array.dtype.kind not in "iu":
-        raise ValueError(
-            f"Expected `{name}` to be whole numbers, one for each place: [0, 0, 1] joins the first "
-            f"two. Received: {_brief(value)}."
-        )
-    return array
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-# Segments
-
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "slic": {"n_segments": 50, "compactness": 10, "sigma": 1},
-    "quickshift": {"kernel_size": 4, "max_dist": 200, "ratio": 0.2},
-    "felzenszwalb": {"scale": 100, "sigma": 0.5, "min_size": 50},
-}
-
-
-@functools.lru_cache(maxsize=64)
-def _segments(
-    data: bytes,
-    shape: tuple[int, ...],
-    dtype: str,
-    method: str,
-    options: tuple[tuple[str, Any], ...],
-) -> np.ndarray:
-    """The segments of a picture; kept, as a callback asks for the same ones in every epoch."""
-    from skimage import segmentation
-
-    picture = np.frombuffer(data, dtype).reshape(shape).astype(np.float64)
-    low, high = picture.min(), picture.max()
-    return getattr(segmentation, method)((picture - low) / ((high - low) or 1), **dict(options))
-
-
-def _coloured(x: np.ndarray) -> np.ndarray:
-    """Pictures of three channels: grey ones thrice, of others the first three."""
-    return np.repeat(x[..., :1], 3, axis=-1) if x.shape[-1] < 3 else x[..., :3]

@@ -130,6 +130,11 @@ class Forward:
         ]
         return tree.pack_sequence_as(x, leaves)
 
+    def channels_last(self, x: Nest) -> Nest:
+        """Rows of the input with their channels last (of length 1, where there are none)."""
+        leaves = zip(self.layouts, tree.flatten(x), strict=True)
+        return tree.pack_sequence_as(x, [layout.last(leaf) for layout, leaf in leaves])
+
     def _numbers(self, x: Nest) -> Nest:
         """Integers that are no token ids, such as the bytes of pictures, as float32."""
         leaves = [

@@ -7,6 +7,7 @@ arrays that come in and those that go out stays in tensors.
 
 import operator
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,12 +43,17 @@ def run(
     batch_size: int | None,
     seed: int,
     progress: bool | None = False,
+    shares: list[Share] | None = None,
 ) -> dict[str, Any]:
-    """Explains every row; the fields of an `Explanation` but for `x` and `explainer`."""
+    """Explains every row; the fields of an `Explanation` but for `x` and `explainer`.
+
+    `shares` are the samples by the passes that they take, where the plan does not say.
+    """
     batch = tree.flatten(forward.x)[0].shape[0]
     index, many = target.rows(batch)  # [B, K]
     work = _Work(explainer, forward, batch_size)
-    tasks = [task for share in work.shares(seed) for task in work.tasks(share, index[share.rows])]
+    shares = work.shares(seed) if shares is None else shares
+    tasks = [task for share in shares for task in work.tasks(share, index[share.rows])]
     total = sum(len(share.rows) * share.size for share, _ in tasks)
     with bar(type(explainer).__name__, total, progress) as advance:
         parts = [work.explain(share, classes, advance) for share, classes in tasks]
@@ -92,12 +98,15 @@ class _Work:
     def shares(self, seed: int) -> list[Share]:
         """The samples by the passes that they take."""
         if self._plan.shares is not None:
-            shares = self._plan.shares(self._forward.x, self._functions.about, seed)
+            shares = self._plan.shares(self._forward, seed)
         else:
             rows = np.arange(len(tree.flatten(self._forward.x)[0]), dtype=np.int32)
             shares = [Share(rows, self._passes(seed))]
         as_arrays = (tree.map_structure(np.asarray, (s.passes, s.own)) for s in shares)
-        return [Share(s.rows, *arrays) for s, arrays in zip(shares, as_arrays, strict=True)]
+        return [
+            replace(share, passes=passes, own=own)
+            for share, (passes, own) in zip(shares, as_arrays, strict=True)
+        ]
 
     def _passes(self, seed: int) -> dict[str, Any]:
         if self._plan.passes is None:
@@ -156,9 +165,8 @@ class _Work:
 
     def _taken(self, rows: np.ndarray) -> Nest:
         """Rows of the input, the channels last."""
-        leaves = zip(self._forward.layouts, tree.flatten(self._forward.x), strict=True)
-        taken = [layout.last(leaf[rows]) for layout, leaf in leaves]
-        return tree.pack_sequence_as(self._forward.x, taken)
+        x = tree.map_structure(lambda leaf: leaf[rows], self._forward.x)
+        return self._forward.channels_last(x)
 
     def _in_passes(
         self,

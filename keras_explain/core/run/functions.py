@@ -12,7 +12,7 @@ from keras_explain.core.model.learned import Learned
 from keras_explain.core.model.opened import Compiled
 from keras_explain.core.model.probe import Probe
 from keras_explain.core.run import precision
-from keras_explain.core.run.plan import About, Pass, Share
+from keras_explain.core.run.plan import Pass, Share
 
 if TYPE_CHECKING:
     from keras_explain.core.explainer import Explainer
@@ -35,11 +35,6 @@ class Functions:
     def __init__(self, explainer: "Explainer", forward: Forward) -> None:
         self._explainer, self._forward, self.plan = explainer, forward, explainer.plan
         self.arrays = backend.to_tensors(explainer.arrays()) + forward.target_arrays
-
-    @property
-    def about(self) -> About:
-        """What is known of the input."""
-        return About(self._forward.are_tokens, self._forward.layouts)
 
     @property
     def whole(self) -> Compiled:
@@ -98,7 +93,11 @@ class Functions:
             return ROWS, self._classes, *own_and_passes
 
         prepared = None if self.plan.prepare is None else self.prepare.learned
-        return self._function("chunk", chunk, signature, prepared)
+        kinds = [
+            (name, *(str(leaf.dtype) for leaf in tree.flatten(nest)))
+            for name, nest in (shared | share.passes).items()
+        ]
+        return self._function(("chunk", *kinds), chunk, signature, prepared)
 
     def finish(self, chunk: Compiled) -> Compiled:
         """The parts of a result, of the statistics of all passes."""
@@ -142,7 +141,7 @@ class Functions:
 
     def _function(
         self,
-        name: str,
+        name: Any,
         fn: Callable[..., Found],
         signature: Callable[[], tuple[Any, ...]],
         learned: Learned | None = None,

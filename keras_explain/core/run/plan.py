@@ -1,13 +1,13 @@
 """How a method works, apart from its formula, and what its formula is given."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from keras import ops, tree
 
-from keras_explain.core.data.layout import Layout
+from keras_explain.core.model.forward import Forward
 from keras_explain.core.model.probe import Probe
 
 Tensor = Any
@@ -55,11 +55,13 @@ class Share:
         rows: Their positions in the user's batch, ints `[n]`.
         passes: Small data for each pass over a sample, `[passes, ...]`; none for one pass.
         own: Data of each sample that passes may use, `[n, ...]`, such as a picture's regions.
+        kept: What is no data of the graph, for `Plan.search` and `Plan.afterwards`.
     """
 
     rows: np.ndarray
     passes: dict[str, Any]
     own: dict[str, Any] = field(default_factory=dict)
+    kept: Any = None
 
     def cut(self, some: slice) -> "Share":
         """The same for some of the samples."""
@@ -70,26 +72,14 @@ class Share:
         return self._of(lambda leaf: np.repeat(leaf, times, axis=0))
 
     def _of(self, fn: Callable[[np.ndarray], np.ndarray]) -> "Share":
-        return Share(fn(self.rows), self.passes, tree.map_structure(fn, self.own))
+        own = tree.map_structure(fn, self.own)
+        return replace(self, rows=fn(self.rows), own=own)
 
     @property
     def size(self) -> int:
         """The number of passes."""
         leaves = tree.flatten(self.passes)
         return len(leaves[0]) if leaves else 1
-
-
-@dataclass(frozen=True, eq=False)
-class About:
-    """What is known of an input before its first pass.
-
-    Attributes:
-        tokens: For each leaf of it, whether it holds token ids.
-        layouts: For each leaf, where its places and channels are.
-    """
-
-    tokens: Sequence[bool]
-    layouts: Sequence[Layout]
 
 
 Reduced = Callable[[dict[str, Any]], Nest]
@@ -118,8 +108,8 @@ class Plan:
         apart: Whether one pass at a time is better for many rows, since they share what it needs.
         missing: Whether NaN in the input goes to the model alone, and into no sum or product.
         ragged: Names of passes whose second axis has another length for other samples.
-        shares: `shares(x, about, seed)`: the samples (`x` is a nest of arrays `[B, ...]`) by the
-            passes that they take; by default all take `Explainer.passes(seed)`.
+        shares: `shares(forward, seed)`: the samples of `forward.x` by the passes that they take; by
+            default all take `Explainer.passes(seed)`.
         passes: `passes(prepared)`: the passes, in place of `Explainer.passes`, of what `prepare`
             returns, by the static shapes of which they go.
         prepare: `prepare(probe, x, target)`: what all passes over a sample share, tensors
@@ -145,7 +135,7 @@ class Plan:
     apart: bool = False
     missing: bool = False
     ragged: frozenset[str] = frozenset()
-    shares: Callable[[Nest, About, int], list[Share]] | None = None
+    shares: Callable[[Forward, int], list[Share]] | None = None
     passes: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     prepare: Callable[[Probe, Nest, Tensor], dict[str, Tensor]] | None = None
     search: Callable[[Nest, Share, Reduced], dict[str, Any]] | None = None
