@@ -13,8 +13,8 @@ import tensorflow as tf
 
 import keras_explain as kx
 from keras_explain import backend
-from keras_explain.core.model.forward import default_batch_size
 from keras_explain.core.model.opened import CACHE
+from keras_explain.core.model.reading import rows_at_once
 
 Work = Callable[[], object]
 STEPS = 50
@@ -60,7 +60,7 @@ def bare_gradients(model: keras.Model, x: np.ndarray, y: np.ndarray, steps: int 
             score = tf.gather(model(x, training=False), y, axis=1, batch_dims=1)
         return tape.gradient(score, x)
 
-    copies = max(1, default_batch_size(x) // len(x))
+    copies = max(1, rows_at_once(x, None, None) // len(x))
     counts = [min(copies, steps - i) for i in range(0, steps, copies)]
 
     def work() -> object:
@@ -82,7 +82,7 @@ def xplique_grad_cam(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
 def xplique_integrated_gradients(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
     from xplique.attributions import IntegratedGradients
 
-    size = default_batch_size(x)
+    size = rows_at_once(x, None, None)
     explainer = IntegratedGradients(model, steps=STEPS, batch_size=size)
     one_hot = _one_hot(model, y)
     return lambda: np.asarray(explainer(x, one_hot))

@@ -14,7 +14,7 @@ from sklearn.datasets import load_breast_cancer
 
 import keras_explain as kx
 from benchmarks.subjects import mobilenet, small_cnn
-from keras_explain.core.model.forward import default_batch_size
+from keras_explain.core.model.reading import rows_at_once
 
 L = keras.layers
 Work = Callable[[], object]
@@ -34,7 +34,7 @@ def bare(model: keras.Model, x: np.ndarray, y: np.ndarray, passes: int) -> Work:
     def score(x, y):
         return tf.gather(model(x, training=False), y, axis=1, batch_dims=1)
 
-    copies = max(1, default_batch_size(x) // len(x))
+    copies = max(1, rows_at_once(x, None, None) // len(x))
     counts = [min(copies, passes - i) for i in range(0, passes, copies)]
     inputs = {n: tf.constant(np.tile(x, (n, *(1 for _ in x.shape[1:])))) for n in set(counts)}
     targets = {n: tf.constant(np.tile(y, n), tf.int64) for n in set(counts)}
@@ -77,7 +77,7 @@ def _occlusion(x: np.ndarray) -> kx.Explainer:
 def xplique_rise(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
     from xplique.attributions import Rise
 
-    explainer = Rise(model, batch_size=default_batch_size(x), nb_samples=MASKS)
+    explainer = Rise(model, batch_size=rows_at_once(x, None, None), nb_samples=MASKS)
     return _xplique(explainer, model, x, y)
 
 
@@ -85,7 +85,7 @@ def xplique_occlusion(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
     from xplique.attributions import Occlusion
 
     patch, stride = WINDOWS[x.shape[1]]
-    size = default_batch_size(x)
+    size = rows_at_once(x, None, None)
     return _xplique(
         Occlusion(model, batch_size=size, patch_size=patch, patch_stride=stride), model, x, y
     )
@@ -106,7 +106,7 @@ def xplique_kernel_shap(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Wor
 def _xplique_options(x: np.ndarray) -> dict:
     maps = {picture.tobytes(): tf.constant(m) for picture, m in zip(x, segments(x), strict=True)}
     return {
-        "batch_size": default_batch_size(x),
+        "batch_size": rows_at_once(x, None, None),
         "nb_samples": MASKS,
         "map_to_interpret_space": lambda picture: maps[np.asarray(picture).tobytes()],
     }
@@ -122,7 +122,7 @@ def tf_explain_occlusion(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Wo
 
     patch, _ = WINDOWS[x.shape[1]]  # it has no stride: its windows lie side by side
     return lambda: [
-        OcclusionSensitivity(batch_size=default_batch_size(x)).get_sensitivity_map(
+        OcclusionSensitivity(batch_size=rows_at_once(x, None, None)).get_sensitivity_map(
             model, picture, int(c), patch
         )
         for picture, c in zip(x, y, strict=True)
@@ -147,7 +147,7 @@ def lime(model: keras.Model, x: np.ndarray, y: np.ndarray) -> Work:
             top_labels=None,
             hide_color=0,
             num_samples=MASKS,
-            batch_size=default_batch_size(x),
+            batch_size=rows_at_once(x, None, None),
             segmentation_fn=lambda _, labels=labels: labels,
         )
         for picture, labels, c in zip(x, cut, y, strict=True)
