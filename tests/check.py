@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -115,6 +115,15 @@ def explainer_classes() -> list[type[kx.Explainer]]:
     exported = (getattr(kx, name) for name in kx.__all__)
     found = (e for e in exported if inspect.isclass(e) and issubclass(e, kx.Explainer))
     return [cls for cls in found if not inspect.isabstract(cls)]
+
+
+def first_of(cases: Iterable[Any], quick: int) -> list[Any]:
+    """Cases as parameters of a test, of which all but the first few run in CI alone."""
+
+    def slow(case: Any) -> Any:
+        return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+
+    return [case if i < quick else slow(case) for i, case in enumerate(cases)]
 
 
 def each_class(*but: str) -> list[Any]:

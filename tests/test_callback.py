@@ -1223,6 +1223,7 @@ def test_no_thread_is_left(tmp_path):
     assert set(threading.enumerate()) == before
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_and_nothing_grows_after_the_start(tmp_path, monkeypatch):
     """60 explained steps with changing weights, all explainers, events on disk."""
     compiled = []

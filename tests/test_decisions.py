@@ -79,7 +79,7 @@ MOVING = {
 @pytest.mark.parametrize(
     ("head", "method"),
     [
-        *((head, "IntegratedGradients") for head in HEADS),
+        *check.first_of([(head, "IntegratedGradients") for head in HEADS], 3),
         *(("attention", method) for method in MOVING if method != "IntegratedGradients"),
     ],
 )
@@ -373,7 +373,7 @@ def scored(how):
     return model, twin
 
 
-@pytest.mark.parametrize("how", BLOCKED)
+@pytest.mark.parametrize("how", check.first_of(BLOCKED, 2))
 @pytest.mark.parametrize("method", RULES)
 def test_rules_take_a_mask_of_the_input_for_a_constant(how, method):
     model, twin = scored(how)
@@ -420,7 +420,7 @@ ATTENTION = {
 }
 
 
-@pytest.mark.parametrize("kind", ATTENTION)
+@pytest.mark.parametrize("kind", check.first_of(ATTENTION, 2))
 def test_an_input_of_integers_that_masks_has_no_share(kind):
     x, m = keras.Input((STEPS, WIDTH)), keras.Input((STEPS,), dtype="int32")
     y = layers.LayerNormalization()(x + ATTENTION[kind](x, m))

@@ -49,8 +49,9 @@ def pictures():
     return depend
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_every_explainer_tells_a_network_that_ignores_its_input(name, pictures):
+@pytest.mark.parametrize("cls", check.each_class())
+def test_every_explainer_tells_a_network_that_ignores_its_input(cls, pictures):
+    name = cls.__name__
     explainer = check.explainer_for(CLASSES[name], X, pictures(1.0))
     if name == "XRAI":
         explainer = kx.XRAI(explainer=kx.IntegratedGradients(steps=2))
@@ -316,6 +317,7 @@ def test_a_mean_gradient_that_a_normalization_makes_zero_is_zero():
     assert flags(kx.HiResCAM(layer="conv"), model, X).all()
 
 
+@pytest.mark.slow
 def test_a_score_that_a_far_token_hardly_reaches_is_flagged_and_one_map_of_all_tokens_is_not():
     x = keras.Input((40, 3))
     half = keras.initializers.Identity(0.5)

@@ -560,6 +560,7 @@ def bytes_in_use():
     return counts[7] + counts[4]  # uordblks + hblkhd
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_steps(tmp_path):
     """TensorFlow keeps a tensor of each number that it is given, 1.3 KiB, so it is given none."""
     sink, steps = TensorBoard(tmp_path), iter(range(10_000))

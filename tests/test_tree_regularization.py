@@ -691,6 +691,7 @@ class TestSaving:
         ],
         ids=["options", "function"],
     )
+    @pytest.mark.slow
     def test_of_the_wrapped_model(self, options, tmp_path):
         adam = keras.optimizers.Adam(0.01)
         model = wrapped(optimizer=adam, compiled={"metrics": ["accuracy"]}, **options)
