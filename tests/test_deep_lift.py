@@ -508,11 +508,14 @@ def test_the_rule_holds_for_any_weights_inputs_and_reference(perceptron, seed, s
 # DeepSHAP
 
 
+@pytest.mark.parametrize("batch_size", [None, 4], ids=["few rows", "many rows"])
 @pytest.mark.parametrize("name", ["dense tanh", "picture"])
-def test_deep_shap_is_the_mean_over_the_background(name):
+def test_deep_shap_is_the_mean_over_the_background(name, batch_size):
+    """Also where there are so many rows that the references come one after the other."""
     model, graph, x, _ = stack(name)
     background = naive.inputs(x.shape[1:], rows=5, seed=4)
-    explanation = kx.DeepSHAP(background=background)(model, x, CLASSES)
+    explainer = kx.DeepSHAP(background=background)
+    explanation = explainer(model, x, CLASSES, batch_size=batch_size)
     each = [nr.deep_lift(graph, x, np.broadcast_to(row, x.shape), CLASSES) for row in background]
     naive.close(explanation.values, np.mean(each, axis=0), 1e-4)
     base = graph.scores(background).mean(axis=0)[CLASSES]
@@ -520,6 +523,51 @@ def test_deep_shap_is_the_mean_over_the_background(name):
     change = graph.score(x, CLASSES) - base
     naive.close(total(explanation.values), change, 1e-4)
     assert np.abs(explanation.extras["convergence_delta"]).max() < 1e-4
+
+
+class Counted(layers.Layer):
+    """Notes how many rows each run of it has."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def call(self, x):
+        tf.py_function(lambda n: self.rows.append(int(n)), [tf.shape(x)[0]], [])
+        return x
+
+
+def test_many_rows_are_run_once_for_all_references():
+    """One more run is for their own scores; each reference is one row."""
+    counted = Counted()
+    model = naive.perceptron()
+    inputs = keras.Input((5,))
+    counting = keras.Model(inputs, model(counted(inputs)))
+    x, background = naive.inputs((5,), rows=6), naive.inputs((5,), rows=7, seed=3)
+    explainer = kx.DeepSHAP(background=background)
+    values = explainer(counting, x, 1, batch_size=8).values
+    assert sorted(counted.rows) == [1] * 7 + [6] * 2
+    naive.close(values, explainer(model, x, 1).values, 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The inside of layer 'lstm'")
+@pytest.mark.parametrize("name", ["lstm", "attention"])
+def test_references_one_after_the_other(name):
+    """In a loop of the graph, as beside each other."""
+    inputs = keras.Input((6, 4))
+    h = (
+        layers.LSTM(5)(inputs)
+        if name == "lstm"
+        else layers.MultiHeadAttention(2, 4)(inputs, inputs)
+    )
+    h = layers.Flatten()(layers.Dense(4, activation="gelu")(h))
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(h))
+    x, background = naive.inputs((6, 4), rows=3), naive.inputs((6, 4), rows=4, seed=3)
+    loop, beside = (
+        kx.DeepSHAP(background=background)(model, x, 1, batch_size=size) for size in (8, 64)
+    )
+    naive.close(loop.values, beside.values, 1e-5)
+    naive.close(loop.extras["base_values"], beside.extras["base_values"], 1e-5)
 
 
 def test_deep_shap_is_linear_in_the_background():

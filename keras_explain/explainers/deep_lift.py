@@ -9,6 +9,7 @@ from keras import ops, tree
 
 from keras_explain.core.data import background, baselines
 from keras_explain.core.explainer import Attribution
+from keras_explain.core.graph.computation import Computation
 from keras_explain.core.graph.steps import Call
 from keras_explain.core.model.probe import Probe
 from keras_explain.core.run.plan import Pass, Plan
@@ -53,6 +54,7 @@ class _Differences(Attribution, abc.ABC):
         shared: Tensor | bool,
         target: Tensor,
         rule: type[Rescale],
+        computation: Computation | None = None,
     ) -> dict[str, Any]:
         """`m * (x - x')`, and the score of the reference x' for each row.
 
@@ -63,20 +65,26 @@ class _Differences(Attribution, abc.ABC):
             shared: Whether all rows have the same one, of which one row is enough then.
             target: Ints `[n, 1]`.
             rule: How multipliers go back.
+            computation: That of the scores at the point, where it is made.
         """
-        computation = probe.forward(x, target, own=True).computation(opaque=self._is_opaque)
-        check_selectors("opaque", self.opaque, computation.calls)
+        computation = computation or self.computation(probe, x, target)
         if probe.takes_any_rows and computation.keeps_rows and shared is not False:
             rows = ops.where(shared, 1, ops.shape(probe.row)[0])
             start = tree.map_structure(lambda leaf: leaf[:rows], start)
         start = probe.point(start)
-        reference = probe.forward(start, target, own=True).computation(opaque=self._is_opaque)
+        reference = self.computation(probe, start, target)
         for step in computation.steps:
             if step.type == "Layer" and not matches(self.opaque, step.call):
                 warn_of_one_step(step)
         m = tree.pack_sequence_as(x, rule(computation, reference).multipliers())
         values = tree.map_structure(lambda m, a, b: m * (a - b), m, x, start)
         return {"values": values, "base": reference.result[:, 0]}
+
+    def computation(self, probe: Probe, x: Nest, target: Tensor) -> Computation:
+        """What leads from a point to the scores."""
+        found = probe.forward(x, target, own=True).computation(opaque=self._is_opaque)
+        check_selectors("opaque", self.opaque, found.calls)
+        return found
 
     def _is_opaque(self, call: Call) -> bool:
         return is_recurrent(call) or matches(self.opaque, call)
@@ -147,7 +155,15 @@ class DeepSHAP(_Differences):
 
     @property
     def plan(self) -> Plan:
-        return replace(super().plan, apart=True)
+        return replace(super().plan, ahead=self._ahead)
+
+    def _ahead(self, probe: Probe, x: Nest, target: Tensor) -> tuple[Computation, Nest]:
+        made = self.computation(probe, x, target)
+        zeros = {
+            "values": tree.map_structure(ops.zeros_like, x),
+            "base": ops.zeros_like(made.result[:, 0]),
+        }
+        return made, zeros
 
     def check(self, x: Any) -> None:
         background.check(self.background, x)
@@ -159,7 +175,7 @@ class DeepSHAP(_Differences):
         reference = pass_["reference"]
         start = background.rows(self.background, probe.inputs, reference)
         shared = ops.all(reference == reference[:1])
-        return self.contributions(probe, x, start, shared, target, Rescale)
+        return self.contributions(probe, x, start, shared, target, Rescale, pass_.ahead)
 
 
 _RULES = {"rescale": Rescale, "reveal_cancel": RevealCancel}

@@ -51,10 +51,12 @@ def _zeros(tensor: Tensor) -> Tensor | None:
 def replay(op: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
     """The outputs of an operation of the traced graph for other inputs, seen by an active tape.
 
+    They are made where the function that is traced is now: it may be in a loop's body.
+
     What takes the place of its gradient is left out: it goes on about the original's inputs.
     """
     attributes = {k: v for k, v in op.node_def.attr.items() if k != _CUSTOM_GRADIENT}
-    made = op.graph.create_op(
+    made = tf.compat.v1.get_default_graph().create_op(
         op.type, list(inputs), [y.dtype for y in op.outputs], attrs=attributes
     )
     _record(made)

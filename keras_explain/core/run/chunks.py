@@ -30,7 +30,10 @@ Tensor = Any
 Nest = Any
 
 MANY = 1 / 16
-"""From this share of the batch size on, rows are many enough to take passes apart."""
+"""From this share of the batch size on, rows are many enough to take passes one at a time."""
+
+LOOP = 32
+"""So many passes are a loop of the graph at most."""
 
 SCORES = 2**24
 """So many scores of passes are kept at most, where a method needs them one by one."""
@@ -181,9 +184,10 @@ class _Work:
         shared, own_scores = backend.to_tensors(share.own), scores if self._takes_all else None
         if self._plan.prepare is not None:
             shared |= self._functions.prepare.call(x, rows, index, arrays)
-        chunk = self._functions.chunk(share, shared, own_scores)
-        apart = self._plan.apart and len(rows) >= MANY * self._size
-        at_once = 1 if apart else max(1, self._size // len(rows))
+        looped = self._plan.ahead is not None and len(rows) >= MANY * self._size
+        function = self._functions.looped if looped else self._functions.chunk
+        chunk = function(share, shared, own_scores)
+        at_once = LOOP if looped else max(1, self._size // len(rows))
 
         def chunks(passes: dict[str, Any]) -> Iterator[Any]:
             count = len(tree.flatten(passes)[0])

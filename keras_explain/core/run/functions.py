@@ -88,16 +88,54 @@ class Functions:
             )  # [p, n, ...]
             return explainer.reduce.of(values), probe.learned
 
+        return self._of_passes("chunk", chunk, share, shared, scores)
+
+    def looped(self, share: Share, shared: dict[str, Tensor], scores: Tensor | None) -> Compiled:
+        """As `chunk`, the passes one at a time, with what they need of the rows made once."""
+
+        def looped(
+            probe_of: Callable,
+            explainer: Any,
+            x: Nest,
+            rows: Tensor,
+            index: Tensor,
+            shared: dict[str, Tensor],
+            scores: Tensor | None,
+            passes: dict[str, Tensor],
+        ) -> Found:
+            probe, n = probe_of(x, rows), ops.shape(rows)[0]
+            point = probe.point(x)
+            made, zeros = explainer.plan.ahead(probe, point, index)
+
+            def of(values: Nest) -> dict[str, Any]:
+                return explainer.reduce.of(tree.map_structure(lambda v: v[None], values))
+
+            def with_next(i: Any, stats: dict[str, Any]) -> dict[str, Any]:
+                once = tree.map_structure(lambda t: t[i][None], passes)
+                each = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), once)
+                pass_ = Pass(each, once, shared, x, scores, ops.arange(n), made)
+                return explainer.reduce.merge(stats, of(explainer.step(probe, point, index, pass_)))
+
+            none = tree.map_structure(ops.zeros_like, of(zeros))
+            count = ops.shape(tree.flatten(passes)[0])[0]
+            return ops.fori_loop(0, count, with_next, none), probe.learned
+
+        return self._of_passes("looped", looped, share, shared, scores)
+
+    def _of_passes(
+        self,
+        name: str,
+        fn: Callable[..., Found],
+        share: Share,
+        shared: dict[str, Tensor],
+        scores: Tensor | None,
+    ) -> Compiled:
         def signature() -> tuple[Any, ...]:
             own_and_passes = self._specs(shared), _score_spec(scores), self._specs(share.passes)
             return ROWS, self._classes, *own_and_passes
 
         prepared = None if self.plan.prepare is None else self.prepare.learned
-        kinds = [
-            (name, *(str(leaf.dtype) for leaf in tree.flatten(nest)))
-            for name, nest in (shared | share.passes).items()
-        ]
-        return self._function(("chunk", *kinds), chunk, signature, prepared)
+        return self._function(name, fn, signature, prepared)
 
     def finish(self, chunk: Compiled) -> Compiled:
         """The parts of a result, of the statistics of all passes."""

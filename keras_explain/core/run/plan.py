@@ -30,6 +30,7 @@ class Pass:
         inputs: The samples' inputs, `[samples, ...]`.
         scores: Where a plan takes all classes at once, the samples' own scores `[samples, K]`.
         sample: Which of the samples each row is of, ints `[n]`.
+        ahead: What `Plan.ahead` made; None where nothing was made ahead.
     """
 
     each: dict[str, Any] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Pass:
     inputs: Nest = None
     scores: Tensor = None
     sample: Tensor = None
+    ahead: Any = None
 
     def __getitem__(self, name: str) -> Any:
         return self.each[name]
@@ -105,7 +107,10 @@ class Plan:
             `"difference"` where each value is a difference of scores, `"score per input"` as a
             gradient is, or None. See `precision.reliable`.
         signed: Whether the sign of a value says what raises the score and what lowers it.
-        apart: Whether one pass at a time is better for many rows, since they share what it needs.
+        ahead: `ahead(probe, x, target)`: what a step needs of the rows whatever the pass, such as
+            a forward pass on them, and zeros like what the step returns. Many rows then take their
+            passes one at a time, in a loop of the graph; a step finds what was made in
+            `pass_.ahead`, or makes it.
         missing: Whether NaN in the input goes to the model alone, and into no sum or product.
         ragged: Names of passes whose second axis has another length for other samples.
         shares: `shares(forward, seed)`: the samples of `forward.x` by the passes that they take; by
@@ -132,12 +137,12 @@ class Plan:
     measured_from: Literal["own reference", "shared references", "base values"] | None = None
     unit: Unit | None = None
     signed: bool = True
-    apart: bool = False
     missing: bool = False
     ragged: frozenset[str] = frozenset()
     shares: Callable[[Forward, int], list[Share]] | None = None
     passes: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     prepare: Callable[[Probe, Nest, Tensor], dict[str, Tensor]] | None = None
+    ahead: Callable[[Probe, Nest, Tensor], tuple[Any, Nest]] | None = None
     search: Callable[[Nest, Share, Reduced], dict[str, Any]] | None = None
     references: Callable[[Probe, dict[str, Tensor]], Nest] | None = None
     afterwards: Callable[[Nest, dict[str, Any], Share], dict[str, Any]] | None = None
