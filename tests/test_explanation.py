@@ -247,6 +247,228 @@ def test_a_function_that_can_not_be_found_again(tmp_path):
         explained("tabular", target=loaded.target)
 
 
+# Its samples
+
+
+def assert_equal(a, b):
+    """Asserts that two explanations are equal, bit by bit."""
+    assert is_equal(a, b)
+    for field in ("values", "x", "extras"):
+        tree.assert_same_structure(getattr(a, field), getattr(b, field))
+    for field in ("units", "channels", "over", "layer_channels"):
+        assert getattr(a, field) == getattr(b, field)
+
+
+@pytest.fixture(scope="module")
+def eight():
+    """Eight rows of a table, of which three are of one class."""
+    x = np.random.default_rng(1).normal(size=(8, 5)).astype("float32")
+    return kx.Saliency()(models.get("tabular").model, x, [0, 1, 1, 2, 3, 1, 0, 2])
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (0, [0]),
+        (np.int64(5), [5]),
+        (-1, [7]),
+        (slice(2, 4), [2, 3]),
+        (slice(None, None, -3), [7, 4, 1]),
+        (slice(5, 5), []),
+        ([], []),
+        ([6, 0, 0, -2], [6, 0, 0, 6]),
+        (np.array([3, 1]), [3, 1]),
+        ([True, False] * 4, [0, 2, 4, 6]),
+        (np.zeros(8, bool), []),
+    ],
+    ids=repr,
+)
+def test_some_samples(rows, expected, eight):
+    some = eight[rows]
+    assert len(some) == len(expected)
+    for name in ("values", "scores", "x"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(eight, name)[expected])
+    np.testing.assert_array_equal(some.extras["reliable"], eight.extras["reliable"][expected])
+    assert some.target.index.tolist() == eight.target.index[expected].tolist()
+    assert some.explainer is eight.explainer
+    assert np.asarray(some).shape == (len(expected), 5)
+
+
+@pytest.mark.parametrize(
+    "rows", [8, -9, 1.0, True, None, "a", (0, 1), [[0]], [True], np.ones((8, 5), bool)], ids=repr
+)
+def test_samples_that_there_are_not(rows, eight):
+    with pytest.raises(IndexError, match=r"Expected some of 8 samples.*mask.*Received: "):
+        eight[rows]
+
+
+def test_one_by_one(eight):
+    ones = list(eight)
+    assert [len(one) for one in ones] == [1] * 8
+    for i, one in enumerate(ones):
+        assert_equal(one, eight[i])
+    assert_equal(kx.Explanation.join(ones), eight)
+
+
+def test_a_copy_does_not_keep_the_whole(eight):
+    assert eight[2:4].values.base is None
+    some = eight[2:4]
+    some.values[:] = 0
+    assert eight.values.any(axis=1).all()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_cut_and_joined_and_filed(name, tmp_path):
+    explanation = RECORDS[name]()
+    last, first, rest = explanation[-1], explanation[0], explanation[1:-1]
+    assert_equal(kx.Explanation.join([first, rest, last]), explanation)
+    both = kx.Explanation.join(iter([last, first]))
+    assert_equal(both, explanation[[-1, 0]])
+    for i, part in enumerate((first, both, explanation[:0])):
+        part.save(tmp_path / f"{i}.npz")
+        loaded = kx.Explanation.load(tmp_path / f"{i}.npz")
+        assert parts(loaded) == parts(part)
+        assert loaded.target == part.target
+
+
+@pytest.mark.parametrize("kind", ["sequential", "tabular", "tokens_int", "series"])
+def test_some_samples_are_drawn_as_the_whole_is(kind):
+    explanation = explained(kind, kx.InputXGradient())
+    figure, of_two = explanation[2].plot(), explanation[[2]].plot()
+    assert [t.get_text() for t in figure.texts] == [t.get_text() for t in of_two.texts]
+    some, whole = explanation[[2, 0]].to_shap(), explanation.to_shap()
+    np.testing.assert_array_equal(some.values, whole.values[[2, 0]])
+    with pytest.raises(ValueError, match=r"at least one sample.*Received: one of none"):
+        explanation[:0].plot()
+    assert explanation[:0]._repr_html_() is None
+
+
+# What an explainer has for each sample
+
+TABLE = models.numbers(5, seed=3)
+NAMED = {name: TABLE[:, i] for i, name in enumerate("abcde")}
+PICTURES = models.numbers(*models.PICTURE, seed=4)
+MAPS = np.arange(4)[:, None, None] + np.arange(64).reshape(8, 8) // 9 % 4 * np.arange(1, 9)
+PAIR = {"a": PICTURES, "b": 0.5}
+BY_SAMPLE = {
+    "array": ("sequential", kx.IntegratedGradients(steps=2, baseline=PICTURES)),
+    "given": ("tabular", kx.IntegratedGradients(steps=2, baseline=kx.baselines.Given(TABLE))),
+    "numbers": ("tabular", kx.IntegratedGradients(steps=2, baseline=TABLE.tolist())),
+    "columns": ("tabular", kx.IntegratedGradients(steps=2, baseline=NAMED)),
+    "dict": ("inputs_dict", kx.IntegratedGradients(steps=2, baseline=PAIR)),
+    "list": ("inputs_list", kx.IntegratedGradients(steps=2, baseline=[0.5, PICTURES])),
+    "inside": (
+        "tabular",
+        kx.SmoothGrad(samples=2, explainer=kx.IntegratedGradients(steps=2, baseline=TABLE)),
+    ),
+    "hidden": ("tabular", kx.FeatureAblation(baseline=TABLE)),
+    "maps": ("sequential", kx.FeatureAblation(features=kx.features.Segments(labels=MAPS))),
+    "maps_by_input": (
+        "inputs_dict",
+        kx.FeatureAblation(
+            features={"a": kx.features.Segments(labels=MAPS), "b": kx.features.Grid(2)}
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_SAMPLE)
+def test_what_an_explainer_has_for_each_sample_is_cut_too(name):
+    kind, explainer = BY_SAMPLE[name]
+    explanation, model = explained(kind, explainer), models.get(kind).model
+    for rows in ([2, 0], [3], [1, 1]):
+        some = explanation[rows]
+        assert some.explainer != explainer
+        check.assert_same(some.explainer(model, some.x, some.target), explanation[rows])
+
+
+@pytest.mark.parametrize("name", BY_SAMPLE)
+def test_and_joined(name):
+    kind, explainer = BY_SAMPLE[name]
+    explanation, model = explained(kind, explainer), models.get(kind).model
+    joined = kx.Explanation.join([explanation[[3]], explanation[0], explanation[1:3]])
+    again = joined.explainer(model, joined.x, joined.target)
+    check.assert_same(again, explanation[[3, 0, 1, 2]])
+    with pytest.raises(ValueError, match="read-only"):
+        joined.explainer.arrays()[0][:] = 0
+
+
+@pytest.mark.parametrize("baseline", [TABLE[:1], TABLE[0], 0.5, kx.baselines.Mean(TABLE)], ids=repr)
+def test_what_serves_all_samples_stays(baseline):
+    explanation = explained("tabular", kx.IntegratedGradients(steps=2, baseline=baseline))
+    assert explanation[[2, 1]].explainer == explanation.explainer
+    assert kx.Explanation.join([explanation[:1], explanation]).explainer == explanation.explainer
+
+
+def test_a_baseline_of_one_number_for_each_sample():
+    x = keras.Input((1,))
+    model = models.made(x, keras.layers.Dense(1)(keras.ops.square(x)))
+    baseline = np.array([0.0, 1.0, 2.0, 3.0])
+    explanation = kx.IntegratedGradients(steps=5, baseline=baseline)(model, models.numbers(1))
+    some = kx.Explanation.join([explanation[3], explanation[:2]])
+    assert some.explainer.baseline.tolist() == [3.0, 0.0, 1.0]
+    check.assert_same(some.explainer(model, some.x), explanation[[3, 0, 1]])
+
+
+# Several joined
+
+
+def test_explanations_that_are_not_joined(eight):
+    model, join = models.get("tabular").model, kx.Explanation.join
+    x = eight.x
+    with pytest.raises(ValueError, match=r"at least one explanation to join. Received: none"):
+        join([])
+    with pytest.raises(TypeError, match=r"Expected explanations to join. Received: a ndarray"):
+        join([eight, x])
+    others = {
+        "the explainer": kx.InputXGradient()(model, x),
+        "the target": kx.Saliency()(model, x, kx.targets.Label(1)),
+        "the shape of scores": kx.Saliency()(model, x, np.ones((8, 1), int)),
+        "channels": explained("series"),
+        "units": dataclasses.replace(eight, units=3),
+        "the shape of values": dataclasses.replace(eight, values=eight.values[:, :3]),
+        "over": dataclasses.replace(eight, over=0),
+        "layer_channels": dataclasses.replace(eight, layer_channels=-1),
+        "the shape of extras": dataclasses.replace(eight, extras={}),
+        "the shape of x": dataclasses.replace(eight, x=x[:, :3]),
+        "whether the target has an index": dataclasses.replace(
+            eight, target=kx.targets.Class(None)
+        ),
+    }
+    for what, other in others.items():
+        with pytest.raises(ValueError, match=rf"agree in {what}, .*in part 0 and .* in part 1"):
+            join([eight, other])
+
+
+def test_explainers_with_other_numbers_are_not_joined():
+    model, x = models.get("tabular").model, models.numbers(5)
+    baselines = [TABLE, TABLE[0]]
+    explanations = [kx.IntegratedGradients(steps=2, baseline=b)(model, x, 1) for b in baselines]
+    with pytest.raises(ValueError, match="agree in the explainer"):
+        kx.Explanation.join(explanations)
+
+
+def test_columns_of_ints_in_some_batches_are_float32(eight):
+    ints = dataclasses.replace(eight, x=eight.x.astype("int32"))
+    joined = kx.Explanation.join([eight, ints])
+    assert joined.x.dtype == np.float32
+    np.testing.assert_array_equal(joined.x[8:], ints.x)
+
+
+def test_texts_of_other_lengths_are_joined(eight):
+    short, long = np.array([["a"]] * 8), np.array([["abcdef"]] * 8)
+    pair = [dataclasses.replace(eight, extras={"tokens": words}) for words in (short, long)]
+    joined = kx.Explanation.join(pair)
+    assert joined.extras["tokens"][[0, 8], 0].tolist() == ["a", "abcdef"]
+
+
+def test_a_target_that_was_one_number_for_all(eight):
+    by_hand = dataclasses.replace(eight, target=kx.targets.Class(2))
+    assert by_hand[3].target.index == 2
+    joined = kx.Explanation.join([by_hand, eight[1:3]])
+    assert joined.target.index.tolist() == [2] * 8 + [1, 1]
+
+
 # Broken and hostile files
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from keras_explain.core import arrays
-from keras_explain.core.model.targets import LARGEST
+from keras_explain.core.data.batches import Labels, batches_of, class_labels
 
 Nest = Any
-Labels = npt.NDArray[np.int64]  # [B]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,40 +64,6 @@ def read(x: Any, y: Any, max_samples: int, *, need_labels: bool = False) -> Samp
     return Samples(x, None if found is None else _found_labels(found, rows, need_labels), total)
 
 
-def class_labels(y: Any) -> Labels:
-    """Classes as ints `[B]`.
-
-    Args:
-        y: Ints `[B]` or `[B, 1]`, or one-hot or soft labels `[B, C]`, of which the largest counts.
-
-    Returns:
-        Ints `[B]`.
-
-    Raises:
-        ValueError: If `y` is none of these.
-    """
-    y = np.asarray(y)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    numbers = y.dtype.kind in "buif"
-    if numbers and y.ndim == 1 and _are_indices(y):
-        return y.astype(np.int64)
-    if numbers and y.ndim == 2:
-        largest = y == y.max(axis=1, keepdims=True)
-        if (largest.sum(axis=1) == 1).all():
-            return y.argmax(axis=1)
-    raise ValueError(
-        "Expected `y` to hold one class per sample: ints of shape [B] or [B, 1], or one-hot or "
-        "soft labels of shape [B, C] with one largest entry per row. "
-        f"Received: shape {y.shape}, dtype {y.dtype}, beginning {str(y)[:60]!r}. "
-        "Leave `y` out to explain what the model predicts, or say with `target=` what to explain."
-    )
-
-
-def _are_indices(y: np.ndarray) -> bool:
-    return bool(((y >= 0) & (y <= LARGEST) & (y == np.floor(y))).all())
-
-
 def _is_nest_of_arrays(x: Any) -> bool:
     return isinstance(x, (list, tuple, dict)) or hasattr(x, "shape")
 
@@ -117,7 +81,7 @@ def _from_arrays(x: Nest, max_samples: int) -> tuple[Nest, None, int]:
 
 def _from_batches(batches: Any, max_samples: int) -> tuple[Nest, Any, None]:
     taken, missing = [], max_samples
-    for batch in _batches(batches):
+    for batch in batches_of(batches, _EXPECTED):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
         taken.append((_first(x, missing), None if y is None else _first(y, missing)))
         missing -= len(keras.tree.flatten(taken[-1][0])[0])
@@ -133,23 +97,9 @@ def _first(nest: Nest, rows: int) -> Nest:
     return keras.tree.map_structure(lambda leaf: arrays.plain(leaf, "`x`")[:rows].copy(), nest)
 
 
-def _batches(batches: Any) -> Iterable[Any]:
-    if isinstance(batches, keras.utils.PyDataset):
-        return _batches_of(batches)
-    if isinstance(batches, Iterable):
-        return batches
-    raise ValueError(
-        "Expected `x` to be an array, a nest of arrays, a `tf.data.Dataset`, or an iterable of "
-        f"batches. Received: {batches!r} of type {type(batches).__name__}."
-    )
-
-
-def _batches_of(dataset: keras.utils.PyDataset) -> Iterator[Any]:
-    """By index: iterating over an endless `PyDataset` would ask for its length."""
-    index = 0
-    while dataset.num_batches is None or index < dataset.num_batches:
-        yield dataset[index]
-        index += 1
+_EXPECTED = (
+    "Expected `x` to be an array, a nest of arrays, a `tf.data.Dataset`, or an iterable of batches."
+)
 
 
 def _joined(nests: Sequence[Nest]) -> Nest:

@@ -12,7 +12,6 @@ from typing import Any
 from keras_explain import files, plots
 from keras_explain.cli.errors import CommandError, UsageError
 from keras_explain.cli.files import lines_of
-from keras_explain.cli.results import one
 from keras_explain.cli.samples import Samples
 from keras_explain.core.record.explanation import Explanation
 
@@ -41,7 +40,7 @@ class Figures:
         """
         failed: dict[Path, CommandError] = {}
         for i in range(self._count):
-            ones = {name: one(e, i) for name, e in explanations.items()}
+            ones = {name: e[i] for name, e in explanations.items()}
             for method, path in self._paths(i).items():
                 try:
                     figure = self._figure(i, ones, method)

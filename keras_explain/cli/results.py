@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import functools
 import json
 import math
 import re
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from keras import tree
 
 from keras_explain import __version__, files
 from keras_explain.cli.samples import Samples
@@ -40,7 +38,7 @@ class Result:
         """What was predicted and explained, a line an input."""
         method, first = next(iter(self.explanations.items()))
         for i, name in enumerate(self.samples.names):
-            rows = self._rows_of(i, method, one(first, i))
+            rows = self._rows_of(i, method, first[i])
             explained = [row["class"] for row in rows]
             said = f"explained {', '.join(map(self._named, explained))}"
             for best in self._best(i)[:1]:
@@ -66,7 +64,7 @@ class Result:
         return [
             row
             for method, explanation in self.explanations.items()
-            for row in self._rows_of(i, method, one(explanation, i))
+            for row in self._rows_of(i, method, explanation[i])
         ]
 
     def _rows_of(self, i: int, method: str, one: Explanation) -> Iterator[Row]:
@@ -165,18 +163,3 @@ def _short(value: float | None) -> str:
 def _finite(value: Any) -> float | None:
     """A float32 with the digits that it has, as JSON can hold it."""
     return float(str(np.float32(value))) if math.isfinite(value) else None
-
-
-def one(explanation: Explanation, i: int) -> Explanation:
-    """The explanation of one sample."""
-    cut = functools.partial(tree.map_structure, lambda leaf: leaf[i : i + 1])
-    index = explanation.target.index
-    target = explanation.target if index is None else explanation.target.replace(index=cut(index))
-    return dataclasses.replace(
-        explanation,
-        values=cut(explanation.values),
-        scores=cut(explanation.scores),
-        x=cut(explanation.x),
-        extras={name: cut(extra) for name, extra in explanation.extras.items()},
-        target=target,
-    )

@@ -78,6 +78,13 @@ class Config:
             object.__setattr__(copy, name, fn(name, value))
         return copy
 
+    def over_samples(self, change: Callable[[np.ndarray], np.ndarray]) -> Self:
+        """A copy with `change(array)` for each array that has a row for each sample of the input.
+
+        By default there is none. An explainer's `baseline` is taken care of where it is read.
+        """
+        return self
+
     # Identity
 
     @functools.cached_property

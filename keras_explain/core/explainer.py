@@ -24,7 +24,7 @@ from keras_explain.core.model.targets import as_target
 from keras_explain.core.names import nearest, snake_name
 from keras_explain.core.record.explanation import Explanation
 from keras_explain.core.run import attribute as in_graph
-from keras_explain.core.run import chunks
+from keras_explain.core.run import chunks, stream
 from keras_explain.core.run.plan import Pass, Plan, Share
 from keras_explain.core.run.reductions import Reduction, Sum
 
@@ -133,6 +133,56 @@ class Explainer(Config, abc.ABC):
         opened = OpenModel.of(model)
         forward = Forward(opened, example, of, plan.layer, plan.call, data_format=data_format)
         return in_graph.attribute(explainer, forward, tensors, target, seed)
+
+    @final
+    def stream(
+        self,
+        model: keras.Model,
+        batches: Any,
+        target: Any = None,
+        *,
+        batch_size: int | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+        data_format: Any = None,
+    ) -> Iterator[Explanation]:
+        """Explains batches one after the other, as they come; nothing of them is kept.
+
+        All of them joined are what one call with all samples gives.
+
+        Args:
+            model: Any built Keras model.
+            batches: A `tf.data.Dataset`, a `keras.utils.PyDataset` or any iterable of `x`,
+                `(x, y)` or `(x, y, sample_weight)`, which are told apart as Keras does: several
+                inputs are a dict, or `((a, b),)`.
+            target: None, an int or a `keras_explain.targets.Target`, for all samples; `"label"`
+                for the class in `y` (ints `[B]` or `[B, 1]`, one-hot or soft labels `[B, C]`); or a
+                function of `y`, in NumPy, to whatever explainers take for one batch.
+            batch_size: How many rows go through the model at once, as when called.
+            seed: For each batch: what is random is the same for all of them.
+            progress: Whether a bar shows how many samples are done, as when called.
+            data_format: As when called.
+
+        Yields:
+            An `Explanation` a batch.
+
+        Raises:
+            ValueError: As when called, with a note that names the batch. There are no batches, or
+                the explainer has a row (of a baseline, of label maps) for each sample.
+
+        Example:
+            ```python
+            parts = kx.IntegratedGradients().stream(model, dataset, target="label")
+            for i, part in enumerate(parts):
+                part.save(f"part-{i}.npz")
+            ```
+        """
+
+        def explain(x: Nest, of: Any) -> Explanation:
+            options = {"batch_size": batch_size, "seed": seed, "data_format": data_format}
+            return self(model, x, of, progress=False, **options)
+
+        return stream.explained(explain, type(self).__name__, batches, target, progress)
 
     # What a method defines
 

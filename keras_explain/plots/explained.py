@@ -180,8 +180,11 @@ def every_input(
         feature_names: Names of columns: whole numbers with names are no token ids.
 
     Raises:
-        ValueError: If there is no such input, or one array of values that may be of several.
+        ValueError: If there is no sample or no such input, or one array of values that may be of
+            several.
     """
+    if not len(explanation):
+        raise ValueError("Expected an explanation of at least one sample. Received: one of none.")
     if max_samples < 1:
         raise ValueError(f"Expected `max_samples` of 1 or more. Received: {max_samples}.")
     over = over_pictures(explanation)

@@ -83,9 +83,9 @@ def to_html(
         max_samples: How many samples are written at most.
 
     Returns:
-        A `<div>`, or None where no input is token ids.
+        A `<div>`, or None where there is no sample, or no input is token ids.
     """
-    if "tokens" not in kinds_of(explanation):
+    if not len(explanation) or "tokens" not in kinds_of(explanation):
         return None
     inputs = every_input(explanation, max_samples, class_names)
     texts = [explained for explained in inputs if explained.kind == "tokens"]

@@ -6,6 +6,7 @@ dict of these; `groups=[0, 0, 1]` is short for `Columns(groups=[0, 0, 1])`.
 
 import abc
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -225,6 +226,10 @@ class Segments(Features, kw_only=False):
         if self.labels is not None:
             object.__setattr__(self, "labels", whole_numbers(self.labels, "labels"))
         super().__post_init__()
+
+    def over_samples(self, change: Callable[[np.ndarray], np.ndarray]) -> "Segments":
+        by_sample = self.labels is not None and self.labels.ndim == 3
+        return self.replace(labels=change(self.labels)) if by_sample else self
 
     def numbered(self, x: np.ndarray) -> Labels:
         if self.labels is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from keras import tree
 
 from keras_explain.core.config import deserialize, serialize
 from keras_explain.core.record import archive
+from keras_explain.core.record import rows as rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +28,9 @@ FORMAT = 2  # 1 named classes without their homes
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """The attributions of a batch, raw and signed, with all that they were made from.
+
+    `len`, an index, a slice, a mask and iteration go over the samples, and `np.asarray` gives the
+    values.
 
     Attributes:
         values: float32 `[B, ...]`: of the input's shape (`[B, H, W, C]`), `[B, H, W]` for class
@@ -61,6 +65,46 @@ class Explanation:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __getitem__(self, rows: Any) -> Explanation:
+        """The explanation of one sample or of some, copied; it keeps the axis B.
+
+        So `explanation[0]` is an explanation of one sample, that can be drawn, saved and joined as
+        any other; its bare values are `explanation.values[0]`. What the target and the explainer
+        have for each sample (classes, baselines, label maps) is cut too.
+
+        Args:
+            rows: An int, a slice, a mask of booleans `[B]`, or an array of ints.
+
+        Raises:
+            IndexError: There is no such sample.
+
+        Example:
+            `explanation[explanation.scores < 0].plot()`
+        """
+        return rows_of.taken(self, rows_of.picked(rows, len(self)))
+
+    def __iter__(self) -> Iterator[Explanation]:
+        """The samples one by one, each an explanation with B = 1."""
+        return (self[i] for i in range(len(self)))
+
+    @staticmethod
+    def join(parts: Iterable[Explanation]) -> Explanation:
+        """One explanation of the samples of several, in their order.
+
+        Args:
+            parts: Explanations by one explainer, of one kind of target and of inputs of one shape,
+                such as those of `Explainer.stream`.
+
+        Raises:
+            ValueError: There are none, or they differ in more than their samples: the explainer,
+                the target's kind, shapes (of texts of other lengths), names of extras.
+            TypeError: One of them is no explanation.
+
+        Example:
+            `kx.Explanation.join(explainer.stream(model, batches))`
+        """
+        return rows_of.joined(list(parts))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """The values, for `np.asarray`.
@@ -227,7 +271,8 @@ def _check(explanation: Explanation) -> None:
     for leaf in tree.flatten((explanation.x, explanation.extras)):
         fits = np.shape(leaf)[:1] == scores.shape[:1]
         _expect(f"inputs and extras of {len(scores)} rows", fits, leaf)
-    explanation.target.rows(len(scores))
+    if len(scores):
+        explanation.target.rows(len(scores))
     leaves, channels, over = tree.flatten(explanation.x), explanation.channels, explanation.over
     fits = channels is None or (len(channels) == len(leaves) and _AXES.issuperset(channels))
     _expect("an axis of channels for each input", fits, channels)

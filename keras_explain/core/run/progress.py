@@ -8,12 +8,12 @@ PATIENCE = 2.0  # seconds that pass without a bar
 
 
 @contextlib.contextmanager
-def bar(name: str, total: int, shown: bool | None) -> Iterator[Callable[[int], object]]:
+def bar(name: str, total: int | None, shown: bool | None) -> Iterator[Callable[[int], object]]:
     """Yields a function that is called with the number of rows that are done.
 
     Args:
         name: What is going on.
-        total: How many rows there are.
+        total: How many rows there are, where that is known.
         shown: Whether the bar is shown; None shows it after a moment, where a person watches.
     """
     if shown is False or (shown is None and not _is_watched()):
