@@ -16,6 +16,7 @@ from keras import layers, ops, tree
 import keras_explain as kx
 from keras_explain.callbacks import samples
 from keras_explain.core import arrays
+from keras_explain.core.data import inputs
 from keras_explain.trees import SurrogateTree
 from tests import check, models
 from tests.test_bad_input import complaint
@@ -259,6 +260,15 @@ def test_numbers_that_float32_cannot_hold():
         kx.FeatureAblation(background=np.full((2, 5), 1e300))(
             models.get("tabular").model, models.numbers(5)
         )
+
+
+def test_integers_beyond_32_bits_are_floats():
+    model = models.get("tabular").model
+    for number in (2**31 - 1, -(2**31)):
+        assert inputs.converted(model, np.full((1, 5), number), "`x`").dtype == np.int32
+    for number in (2**31, -(2**31) - 1):
+        found = inputs.converted(model, np.full((1, 5), number), "`x`")
+        np.testing.assert_array_equal(found, np.full((1, 5), number, np.float32))
 
 
 def test_missing_numbers_are_refused_by_their_place():

@@ -138,7 +138,7 @@ def test_the_mask_of_an_explained_layer_is_that_of_its_output():
 
 def test_a_fixed_batch_size_changes_nothing():
     model = masking("attention")[0]
-    x = keras.Input((STEPS, WIDTH), batch_size=2)
+    x = keras.Input((STEPS, WIDTH), batch_size=3)  # of 4 rows, two batches are filled up
     fixed = keras.Model(x, model(x))
     for explainer in (MOVING["IntegratedGradients"][0], kx.VarGrad(samples=4)):
         expected = explainer(model, X, 0)

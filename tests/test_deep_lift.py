@@ -226,6 +226,8 @@ def test_a_division_is_a_product_with_the_inverse():
     x, start = np.array([[3.0, 2.0]], "float32"), np.array([[1.0, 4.0]], "float32")
     values = kx.DeepLIFT(baseline=start)(model, x).values
     naive.close(values, [[2 * (1 / 2 + 1 / 4) / 2, (1 / 2 - 1 / 4) * (3 + 1) / 2]])
+    values = kx.DeepLIFT(baseline=start)(model_of(lambda x: 6.0 / x[:, :1], 2), x).values
+    naive.close(values, [[6 / 3 - 6 / 1, 0]])
 
 
 def test_a_maximum_goes_to_who_made_it_rise_or_fall():
@@ -331,6 +333,15 @@ def test_the_papers_minimum(rule, expected):
 
 
 # The other axioms
+
+
+def test_a_part_that_hardly_changes_has_the_slope_of_both_ends():
+    """Before the other part and after it, as for parts that can be told from rounding."""
+    model = model_of(lambda x: ops.tanh(x[:, :1] + x[:, 1:]), 2)
+    x, start = np.array([[0.500001, 0.5]], "float32"), np.array([[0.5, 1.5]], "float32")
+    values = kx.DeepLIFT(baseline=start, rule="reveal_cancel")(model, x).values
+    slopes = 1 - np.tanh([x.sum(), start.sum()]) ** 2
+    naive.close(values[0, 0] / (x - start)[0, 0], slopes.mean())
 
 
 @pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])

@@ -176,6 +176,18 @@ def test_tokens():
     naive.close(kx.HiResCAM(reshape=(2, 3))(model, x, 1).values, expected.values, 1e-6)
 
 
+def test_single_tokens_that_meet_on_the_way():
+    """As in a score of two of them: before, no token has spoken for another one."""
+    x = keras.Input((6, 4))
+    first = layers.Dense(3, activation="tanh", name="first")(x)
+    h = layers.Dense(3, activation="tanh", name="last")(first)
+    product = ops.einsum("nic,njc->nij", h[:, :1], h[:, 1:2])
+    y = layers.Dense(4)(layers.Flatten()(product))
+    model, x = naive.randomize(keras.Model(x, y)), naive.inputs((6, 4))
+    expected = kx.HiResCAM(layer="last", reshape=(2, 3))(model, x, 1)
+    naive.close(kx.HiResCAM(reshape=(2, 3))(model, x, 1).values, expected.values, 1e-6)
+
+
 def test_a_score_beside_which_nothing_leads():
     """Of a network without branches, it is the last layer, as ever."""
     model, x = model_of(lambda x: pooled(conv("b")(conv("a")(x)))), naive.inputs(PICTURE)

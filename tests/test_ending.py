@@ -310,6 +310,7 @@ UNKNOWN = {
     "relu": unknown(lambda z, q: ops.relu(z), lambda z, q: z.clip(0)),
     "tanh": unknown(lambda z, q: ops.tanh(z), lambda z, q: np.tanh(z)),
     "product": unknown(lambda z, q: z * q, lambda z, q: z * q),
+    "inverse": unknown(lambda z, q: 2.0 / z, lambda z, q: 2 / z),
     "minimum": unknown(lambda z, q: ops.minimum(z, q), lambda z, q: np.minimum(z, q)),
     "swish": unknown(lambda z, q: ops.silu(z), lambda z, q: z * expit(z)),
     "gated": unknown(lambda z, q: z * ops.sigmoid(q), lambda z, q: z * expit(q)),

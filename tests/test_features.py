@@ -4,6 +4,7 @@ A model keeps every input that it is run on. What it received is compared with m
 NumPy, and the values of `FeatureAblation` with the model's own scores of these inputs.
 """
 
+import contextlib
 import functools
 import io
 import sys
@@ -288,6 +289,15 @@ def test_groups_of_columns_go_together(explicit):
     assert not explanation.values[:, 4].any()
 
 
+def test_groups_of_one_input_by_its_name():
+    x = keras.Input((6,), name="table")
+    net_ = naive.randomize(keras.Model({"table": x}, layers.Dense(3)(x)))
+    groups = [0, 0, 1, 2, 2, 3]
+    named = kx.FeatureAblation(groups={"table": groups})(net_, {"table": TABLE}, 1)
+    alone = kx.FeatureAblation(groups=groups)(net_, {"table": TABLE}, 1)
+    np.testing.assert_array_equal(named.values["table"], alone.values["table"])
+
+
 def test_all_negative_groups_are_never_hidden():
     explainer = kx.FeatureAblation(groups=[-1, 0, -2, 1, -2, 0])
     check(explainer, TABLE, each([-1, 0, -1, 1, -1, 0], len(TABLE)))
@@ -553,6 +563,8 @@ def test_a_model_that_is_not_defined_without_tokens_is_refused_with_advice():
     model = naive.randomize(keras.Model(ids, layers.Dense(3)(h)))
     with pytest.raises(ValueError, match=r"an average over no tokens .*Tokens\(mask=1\)"):
         kx.FeatureAblation()(model, np.array([[4, 0, 0]]), 1)
+    with pytest.raises(ValueError, match=r"for sample 1: "):  # of samples in groups by their length
+        kx.FeatureAblation()(model, np.array([[4, 5, 0], [4, 0, 0]]), 1)
     masked = kx.FeatureAblation(features=features.Tokens(mask=1))(model, np.array([[4, 0, 0]]), 1)
     assert masked.values[0, 0] != 0
 
@@ -728,6 +740,19 @@ def test_the_bar_on_a_terminal_counts_rows(monkeypatch):
     monkeypatch.setattr("keras_explain.core.run.progress.PATIENCE", 0.0)
     kx.FeatureAblation()(net((6,)).model, TABLE, 1, progress=None, batch_size=3)
     assert "0/18" in stderr.getvalue()
+
+
+def test_the_bar_ends_full_where_passes_are_no_multiple_of_a_chunk(monkeypatch):
+    totals, done = [], []
+
+    @contextlib.contextmanager
+    def bar(name, total, shown):
+        totals.append(total)
+        yield done.append
+
+    monkeypatch.setattr("keras_explain.core.run.chunks.bar", bar)
+    kx.FeatureAblation()(net((6,)).model, TABLE, 1, batch_size=12)
+    assert (totals, done) == ([18], [12, 6])
 
 
 # Bad input

@@ -28,6 +28,7 @@ def entries(shape, *places):
 SHIFTS = entries((3, 2, 2), (0, 0, 1), (2, 1, 0))
 NEIGHBOURS = entries((2, 2, 2, 2), (0, 0, 0, 0), (1, 1, 0, 1), (0, 1, 1, 0), (1, 0, 1, 1))
 TO_FOUR = entries((2, 2, 2, 2), *((i, j, c, c) for i in (0, 1) for j in (0, 1) for c in (0, 1)))
+TO_THREE = entries((4, 2, 2), *((i, c, c) for i in (1, 2, 3) for c in (0, 1)))
 MASK = (np.arange(12) % 3 > 0).astype("float32").reshape(6, 2)
 
 
@@ -102,6 +103,11 @@ FORMS = {
         (2, 3, 2),
         lambda x: ops.conv_transpose(x, TO_FOUR, strides=2),
         lambda x: ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2),
+    ),
+    "each to three": (  # by a kernel that is no multiple of the strides
+        nr.SERIES,
+        lambda x: ops.conv_transpose(x, TO_THREE, strides=3),
+        lambda x: ops.pad(ops.repeat(x, 3, axis=1), ((0, 0), (1, 0), (0, 0))),
     ),
     "mask": (nr.SERIES, lambda x: ops.reshape(x * MASK, (-1, 12)), masked),
     "means": (

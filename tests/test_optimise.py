@@ -222,6 +222,23 @@ def test_a_row_stops_where_its_loss_is_not_finite():
     assert not result.done.any()
 
 
+def test_a_row_that_has_stopped_stays_so():
+    """Whatever is said of it later: a loss that was not finite does not become good enough."""
+
+    def run(start):
+        def objective(values, step):
+            broken = ops.convert_to_tensor([True, False]) & (step == 1)
+            loss = ops.where(broken, np.inf, ops.sum(values**2, axis=1))
+            return Judged(loss, done=ops.broadcast_to(step >= 3, (2,)))
+
+        return optimise(objective, start, SGD, steps=50)
+
+    result = backend.compile(run, backend.spec(np.ones((2, 2), "float32")))(tf.ones((2, 2)))
+    np.testing.assert_array_equal(result.steps, [1, 3])
+    np.testing.assert_array_equal(result.done, [False, True])
+    naive.close(result.values, [[0.8, 0.8], [0.512, 0.512]], 1e-6)
+
+
 # What is kept
 
 

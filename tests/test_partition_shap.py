@@ -129,11 +129,13 @@ def test_columns_are_halved_without_a_background(table):
     check(explanation, table, X, [0.0], np.arange(6), tree, 1)
 
 
-def test_columns_are_clustered_by_correlation_over_a_background(table):
-    explanation = PartitionSHAP(samples=ENOUGH, background=BACKGROUND)(table, X, 1)
-    distances = 1 - np.corrcoef(BACKGROUND.T.astype(np.float64))[np.triu_indices(6, 1)]
+@pytest.mark.parametrize("rows", [5, 3])
+def test_columns_are_clustered_by_correlation_over_a_background(rows, table):
+    background = BACKGROUND[:rows]
+    explanation = PartitionSHAP(samples=ENOUGH, background=background)(table, X, 1)
+    distances = 1 - np.corrcoef(background.T.astype(np.float64))[np.triu_indices(6, 1)]
     tree = pairs_of(hierarchy.linkage(distances, "single"))
-    check(explanation, table, X, BACKGROUND, np.arange(6), tree, 1)
+    check(explanation, table, X, background, np.arange(6), tree, 1)
 
 
 def test_groups_and_what_is_never_hidden(table):
@@ -190,6 +192,12 @@ def test_token_ids_and_padding():
     naive.close(explanation.values[1, :1], owen(value_of(1), 0))
     naive.close(explanation.values[2], owen(value_of(2), ((0, 1), (2, 3))))
     assert not explanation.values[x == 0].any()
+    many = PartitionSHAP(samples=2, features=what)(
+        model, np.tile(x, (7, 1)), np.tile([0, 2], (21, 1))
+    )
+    for i, index in enumerate((0, 2)):  # rows of other lengths and classes stay in their places
+        one = PartitionSHAP(samples=2, features=what)(model, x, index)
+        naive.close(many.values[:, i], np.tile(one.values, (7, 1)))
 
 
 def test_several_inputs_are_parted_first():

@@ -177,5 +177,6 @@ class TestJoining:
         assert rows_at_once(table, None, None) == 4096
         assert rows_at_once(table, None, None, scores_alone=True) == 16384
         assert rows_at_once(pictures, None, None) == 128
+        assert rows_at_once([table, pictures[:, :8, :8]], None, None) == 256
         assert rows_at_once(pictures, 300, None) == 300
         assert rows_at_once(pictures, 300, 7) == 7

@@ -195,6 +195,21 @@ class TestOwnTerms:
         assert min(penalties) > 0
         assert found == pytest.approx(task + sum(penalties), rel=1e-5)
 
+    def test_its_penalty_is_that_of_the_epoch_alone(self):
+        one, two = (regularized(LogitPenalty(strength=0.5)) for _ in range(2))
+        fit(one, epochs=1)
+        expected = 0.5 * np.mean(logits(one) ** 2)
+        penalties = fit(two, epochs=2)["logit_penalty/penalty"]
+        assert penalties[1] == pytest.approx(expected, rel=1e-5)
+        assert penalties[0] != pytest.approx(expected, rel=0.01)
+
+    def test_one_that_takes_away_adds_something(self):
+        class Reward(kx.terms.Term):
+            def loss(self, batch):
+                return -ops.mean(ops.square(batch.y_pred))
+
+        assert max(fit(regularized(Reward(strength=0.1)))["reward/penalty"]) < 0  # and no warning
+
     def test_one_that_adds_nothing_is_warned_about_by_name(self):
         class Nothing(kx.terms.Term):
             def loss(self, batch):

@@ -195,6 +195,12 @@ class TestGrowing:
         assert (tree.predict(x) == cart.predict(x)).all()
         assert (tree.predict(x) == y).all()
 
+    def test_a_threshold_that_float32_holds_is_kept(self):
+        x = np.tile(np.float32([[0], [2]]), (5, 1))
+        tree = SurrogateTree.from_predictions(x, x[:, 0] > 1, prune_on=(x, x[:, 0] > 1))
+        assert tree.threshold[0] == 1.0
+        assert tree.predict(np.float32([[1.0]])) == 0
+
     def test_a_leaf_has_min_samples_leaf_rows(self):
         x = table()
         tree = SurrogateTree.from_predictions(

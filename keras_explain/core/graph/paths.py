@@ -138,6 +138,6 @@ def crossings(score: Tensor, source: Tensor) -> set[int]:
     for i, op in enumerate(found):
         made = [t for t in op.outputs if carries(t) and last_use.get(id(t), -1) > i]
         ends = [end for end in ends if end > i] + [last_use[id(t)] for t in made]
-        if len(ends) == len(made) == 1:  # nothing but it is read by what follows
+        if len(ends) == 1:  # nothing but it is read by what follows
             crossed.add(id(made[0]))
     return crossed

@@ -354,7 +354,7 @@ def _store(name: str, nest: Nest, arrays: dict[str, np.ndarray]) -> Any:
 
 def _restore(field: str, described: Any, arrays: dict[str, np.ndarray]) -> Nest:
     if isinstance(described, str):
-        if described.partition("/")[0].rstrip("_") != field:
+        if described.partition("/")[0] != field:
             raise ValueError(f"Its header has the array {described!r} for {field!r}.")
         return arrays[described]
     kind, items = described
