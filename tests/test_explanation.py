@@ -386,9 +386,9 @@ def test_what_an_explainer_has_for_each_sample_is_cut_too(name):
 def test_and_joined(name):
     kind, explainer = BY_SAMPLE[name]
     explanation, model = explained(kind, explainer), models.get(kind).model
-    joined = kx.Explanation.join([explanation[[3]], explanation[0], explanation[1:3]])
+    joined = kx.Explanation.join([explanation[3][[0, 0]], explanation[0], explanation[1:3]])
     again = joined.explainer(model, joined.x, joined.target)
-    check.assert_same(again, explanation[[3, 0, 1, 2]])
+    check.assert_same(again, explanation[[3, 3, 0, 1, 2]])
     with pytest.raises(ValueError, match="read-only"):
         joined.explainer.arrays()[0][:] = 0
 
