@@ -41,7 +41,7 @@ def test_a_stateful_layer_is_explained_from_a_state_of_zeros(kind):
     result, expected = (kx.Saliency()(each, X, 0) for each in (model, twin))
     check.assert_same(result, expected)
     check.assert_states_equal(check.state_of(model), before)
-    check.assert_same(kx.Saliency()(model, X[2:3], 0), result, slice(2, 3))
+    check.assert_same(kx.Saliency()(model, X[2:3], 0), result[2:3])
 
 
 def test_a_stateful_convolution_is_explained_from_a_state_of_zeros():
@@ -67,7 +67,7 @@ def test_a_subclassed_stateful_model_takes_any_number_of_rows():
     model = Remembering()
     model(X[:2])
     whole = kx.Saliency()(model, X[:3], 0)
-    check.assert_same(kx.Saliency()(model, X[2:3], 0), whole, slice(2, 3))
+    check.assert_same(kx.Saliency()(model, X[2:3], 0), whole[2:3])
 
 
 def test_a_state_is_named_as_an_input_of_the_model():
@@ -178,7 +178,7 @@ KEPT = {
 def test_one_draw_for_all_rows_is_part_of_the_model(kind):
     model, x = drawing(KEPT[kind]), models.numbers(4)
     whole = kx.IntegratedGradients(steps=4)(model, x, 0)
-    check.assert_same(kx.IntegratedGradients(steps=4)(model, x[2:3], 0), whole, slice(2, 3))
+    check.assert_same(kx.IntegratedGradients(steps=4)(model, x[2:3], 0), whole[2:3])
     np.testing.assert_allclose(whole.extras["convergence_delta"], 0, atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -288,8 +289,8 @@ def test_an_explainer_of_the_user_is_judged_if_it_says_its_unit():
 
     class Declared(Doubled):
         @property
-        def unit(self):
-            return "score per input"
+        def plan(self):
+            return replace(super().plan, unit="score per input")
 
     model = linear(1e-10 * ONE, [1])
     assert flags(Doubled(), model, TABLE).all()

@@ -30,7 +30,7 @@ Tensor = Any
 Nest = Any
 
 MANY = 1 / 16
-"""From this share of the batch size on, rows are many enough to take passes one at a time."""
+"""From this share of a batch on, samples are many enough to take passes one at a time."""
 
 LOOP = 32
 """So many passes are a loop of the graph at most."""
@@ -96,6 +96,8 @@ class _Work:
         self._functions = Functions(explainer, forward)
         self._takes_all = self._plan.classes == "all"
         self._size = forward.batch_size(batch_size, scores_alone=self._takes_all)
+        samples = len(tree.flatten(forward.x)[0])
+        self._are_many = samples >= MANY * forward.batch_size(None)  # whatever size is asked for
         self.output = self.values = Learned()
 
     def shares(self, seed: int) -> list[Share]:
@@ -184,7 +186,7 @@ class _Work:
         shared, own_scores = backend.to_tensors(share.own), scores if self._takes_all else None
         if self._plan.prepare is not None:
             shared |= self._functions.prepare.call(x, rows, index, arrays)
-        looped = self._plan.ahead is not None and len(rows) >= MANY * self._size
+        looped = self._plan.ahead is not None and self._are_many
         function = self._functions.looped if looped else self._functions.chunk
         chunk = function(share, shared, own_scores)
         at_once = LOOP if looped else max(1, self._size // len(rows))

@@ -135,7 +135,11 @@ class Functions:
             return ROWS, self._classes, *own_and_passes
 
         prepared = None if self.plan.prepare is None else self.prepare.learned
-        return self._function(name, fn, signature, prepared)
+        kinds = [
+            (part, *(str(leaf.dtype) for leaf in tree.flatten(nest)))
+            for part, nest in (shared | share.passes).items()
+        ]
+        return self._function((name, *kinds), fn, signature, prepared)
 
     def finish(self, chunk: Compiled) -> Compiled:
         """The parts of a result, of the statistics of all passes."""
