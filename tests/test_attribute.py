@@ -230,6 +230,24 @@ def test_a_row_has_one_class(model, x, target):
         kx.Saliency().attribute(model, x, target)
 
 
+@pytest.mark.parametrize("target", [[0, 1], tf.constant([0, 1])], ids=["list", "tensor"])
+def test_there_are_as_many_classes_as_rows(model, x, target):
+    with pytest.raises(ValueError, match=r"each of 3 rows.*Received: 2"):
+        kx.Saliency().attribute(model, x, target)
+
+
+def test_labels_of_a_one_unit_head():
+    head = keras.Sequential([layers.Input((3,)), layers.Dense(1, "sigmoid")])
+    x, y = np.ones((2, 3), np.float32), np.array([0, 1], np.int32)
+    explainer, labels = kx.InputXGradient(), kx.targets.Label
+    in_graph = tf.function(lambda y: explainer.attribute(head, x, labels(), index=y))
+    expected = explainer(head, x, labels(y)).values
+    np.testing.assert_allclose(in_graph(tf.constant(y)), expected)
+    np.testing.assert_allclose(explainer.attribute(head, x, labels(y)), expected)
+    with pytest.raises(ValueError, match="index=y"):
+        tf.function(lambda y: explainer.attribute(head, x, y))(tf.constant(y))
+
+
 def test_a_class_that_there_is_not_is_an_error_or_nan(model, x):
     for target in (4, [0, 1, 4], tf.constant([0, 1, 4])):
         with pytest.raises(ValueError, match="target below 4"):

@@ -103,6 +103,7 @@ class Explainer(Config, abc.ABC):
         target: Any = None,
         seed: Any = 0,
         *,
+        index: Any = None,
         data_format: Any = None,
     ) -> Nest:
         """The values alone, as tensors in the user's own graph, differentiable by weights and `x`.
@@ -114,7 +115,10 @@ class Explainer(Config, abc.ABC):
             model: Any built Keras model.
             x: The model's input, a nest of tensors or arrays `[B, ...]`.
             target: As in a call, with one class for each row; also a tensor, ints `[]` or `[B]` (-1
-                is the predicted class).
+                is the predicted class). A graph can't raise: rows of a class that the model does
+                not have are NaN there.
+            index: With an object of `kx.targets`, its classes, if they are a tensor: the 0/1 labels
+                of a one-unit head are `target=kx.targets.Label(), index=y`.
             seed: What is random depends on it alone. A number draws what a call draws; a tensor, of
                 an int, which may be another one in each step, draws numbers of its own.
             data_format: As in a call.
@@ -123,7 +127,8 @@ class Explainer(Config, abc.ABC):
             float32 tensors, the `values` of an `Explanation`.
 
         Raises:
-            ValueError: A part of the method is work on the host, as of those that hide features.
+            ValueError: A part of the method is work on the host, as of those that hide features;
+                or the classes are not one for each row.
         """
         tensors, example = in_graph.as_tensors(model, x)
         explainer = with_data(self, model, example).suited(example)
@@ -132,7 +137,8 @@ class Explainer(Config, abc.ABC):
         plan, of = explainer.plan, as_target(None if backend.is_tensor(target) else target)
         opened = OpenModel.of(model)
         forward = Forward(opened, example, of, plan.layer, plan.call, data_format=data_format)
-        return in_graph.attribute(explainer, forward, tensors, target, seed)
+        classes = target if index is None else index
+        return in_graph.attribute(explainer, forward, tensors, classes, seed)
 
     @final
     def stream(

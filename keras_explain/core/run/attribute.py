@@ -63,8 +63,9 @@ def attribute(explainer: "Explainer", forward: Forward, x: Nest, target: Any, se
     _check_in_graph(explainer)
     plan, in_graph = explainer.plan, backend.is_tensor(seed)
     arrays = backend.to_tensors(explainer.arrays()) + forward.target_arrays
-    classes = _classes(target)
-    index = ops.broadcast_to(classes, (ops.shape(tree.flatten(x)[0])[0], 1))
+    rows = ops.shape(tree.flatten(x)[0])[0]
+    classes = _classes(target, rows)
+    index = ops.broadcast_to(classes, (rows, 1))
     known = in_graph or plan.passes is not None  # else passes are data, as in a call
     given = [seed] if in_graph else [] if known else backend.to_tensors(explainer.passes(seed))
 
@@ -89,7 +90,9 @@ def attribute(explainer: "Explainer", forward: Forward, x: Nest, target: Any, se
     else:
         key = ("attribute", in_graph, *forward.key, explainer.structure)
         function = forward.opened.compiled(key, build)
-    if not backend.is_symbolic(classes):
+    if backend.is_symbolic(classes):
+        _check_units(function.learned.units)
+    else:
         forward.check(classes, function.learned)
     return function.call(x, index, given, arrays)
 
@@ -134,24 +137,41 @@ def _values(
     return values, probe.learned
 
 
-def _classes(target: Any) -> Tensor:
-    """The class of each row, or of all, ints `[n, 1]` or `[1, 1]`."""
+def _classes(target: Any, rows: Any) -> Tensor:
+    """The class of each row, or of all, ints `[n, 1]` or `[1, 1]`; `rows` is how many there are."""
     if backend.is_tensor(target):
         if not keras.backend.is_int_dtype(target.dtype) or len(target.shape) > 1:
             raise ValueError(
                 "Expected a tensor of ints as target, [] or [B]: one class for each row. "
-                f"Received: shape {tuple(target.shape)}, dtype {target.dtype}. Labels "
-                'become that by `ops.cast(y, "int32")`; for K classes ask K times.'
+                f"Received: shape {tuple(target.shape)}, dtype {target.dtype}. Labels [B, 1] "
+                'become that by `ops.cast(ops.reshape(y, (-1,)), "int32")`, one-hot ones by '
+                "`ops.argmax(y, axis=-1)`; for K classes ask K times."
             )
-        return ops.reshape(ops.cast(target, "int32"), (-1, 1))
-    target = as_target(target)
-    index, many = target.rows(1 if np.ndim(target.index) == 0 else len(target.index))
-    if many:
+        index = ops.reshape(ops.cast(target, "int32"), (-1, 1))
+    else:
+        target = as_target(target)
+        index, many = target.rows(1 if np.ndim(target.index) == 0 else len(target.index))
+        if many:
+            raise ValueError(
+                f"Expected one class for each row, ints [B]. Received: target of shape "
+                f"{index.shape}. For K classes ask K times."
+            )
+    if isinstance(rows, int) and index.shape[0] not in (1, rows, None):
         raise ValueError(
-            f"Expected one class for each row. Received: target of shape {index.shape}. For K "
-            "classes ask K times."
+            f"Expected one class for each of {rows} rows, or one for all. "
+            f"Received: {index.shape[0]}."
         )
     return index
+
+
+def _check_units(units: int | None) -> None:
+    """A one-unit output has one class: what a graph gives as classes are labels."""
+    if units == 1:
+        raise ValueError(
+            "Expected no classes for an output of one unit, whose logit is explained. Received: a "
+            "tensor. Of 0/1 labels it is explained by `target=keras_explain.targets.Label(), "
+            "index=y`."
+        )
 
 
 def _check_in_graph(explainer: "Explainer") -> None:

@@ -46,7 +46,9 @@ class Functions:
             probe = probe_of(x, rows)
             point = probe.point(x)
             probe.begin(point)
-            found = _found(probe, explainer, explainer.step(probe, point, index, Pass()), point)
+            values = explainer.step(probe, point, index, Pass())
+            _check_step(explainer, values, point)
+            found = _found(probe, explainer, values, point)
             passed = probe.begun(index)
             return {"scores": passed.scores, "index": passed.index, **found}, probe.learned
 
@@ -82,7 +84,9 @@ class Functions:
             pass_ = Pass(each, passes, shared, x, scores, _tile(ops.arange(n), p))
             x, rows, index = tree.map_structure(lambda t: _tile(t, p), (x, rows, index))
             probe = probe_of(x, rows)
-            values = explainer.step(probe, probe.point(x), index, pass_)
+            point = probe.point(x)
+            values = explainer.step(probe, point, index, pass_)
+            _check_step(explainer, values, point)
             values = tree.map_structure(
                 lambda v: ops.reshape(v, (p, n, *ops.shape(v)[1:])), values
             )  # [p, n, ...]
@@ -199,6 +203,29 @@ class Functions:
 
         key = (name, *self._forward.key, self._explainer.structure)
         return self._forward.opened.compiled(key, build)
+
+
+def _check_step(explainer: "Explainer", values: Nest, point: Nest) -> None:
+    """Raises a `ValueError` where what a step returned can't be values of each row.
+
+    Numbers of rows `[n]` that meet a point's last axis make one of unknown length, which would
+    else be values of another sample.
+    """
+    leaves, name = tree.flatten(values), type(explainer).__name__
+    if not leaves or not all(backend.is_tensor(leaf) and len(leaf.shape) for leaf in leaves):
+        raise ValueError(
+            f"Expected the `step` of {name} to return values for each row, tensors [n, ...]. "
+            f"Received: {values!r}."
+        )
+    known = all(None not in leaf.shape[1:] for leaf in tree.flatten(point))
+    plain = explainer.plan.values == "point" and explainer.plan.classes == "one"
+    mixed = [tuple(leaf.shape) for leaf in leaves if None in leaf.shape[1:]]
+    if known and plain and mixed:
+        raise ValueError(
+            f"Expected the `step` of {name} to return values for each row, of known length on all "
+            f"axes but the first. Received: shape {mixed[0]}. Numbers of rows [n], such as those "
+            "of a pass, must be reshaped before they meet a point: `ops.reshape(a, (-1, 1, 1, 1))`."
+        )
 
 
 def _found(probe: Probe, explainer: "Explainer", total: Nest, point: Nest) -> dict[str, Any]:
