@@ -236,6 +236,24 @@ def test_there_are_as_many_classes_as_rows(model, x, target):
         kx.Saliency().attribute(model, x, target)
 
 
+def test_a_background_follows_the_columns_of_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    x = pandas.DataFrame({"a": [1.0, 2.0], "b": [3.0, 5.0]})
+    inputs = keras.Input((2,))
+    table = keras.Model(inputs, layers.Dense(1, kernel_initializer="ones")(inputs))
+    rows = pandas.DataFrame({"b": [10.0], "a": [-1.0]})
+    values = kx.DeepSHAP(background=rows).attribute(table, x)
+    np.testing.assert_allclose(values, [[2, -7], [3, -5]], rtol=1e-6)
+
+
+def test_ids_of_a_baseline_are_those_of_the_embedding():
+    ids = layers.Input((3,), dtype="int32")
+    pooled = layers.GlobalAveragePooling1D()(layers.Embedding(5, 2)(ids))
+    text = keras.Model(ids, layers.Dense(2)(pooled))
+    with pytest.raises(ValueError, match="`baseline`"):
+        kx.IntegratedGradients(baseline=7).attribute(text, tf.constant([[1, 2, 3]]), 0)
+
+
 def test_labels_of_a_one_unit_head():
     head = keras.Sequential([layers.Input((3,)), layers.Dense(1, "sigmoid")])
     x, y = np.ones((2, 3), np.float32), np.array([0, 1], np.int32)

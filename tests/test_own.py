@@ -27,15 +27,26 @@ class Total(kx.Explainer):
         return ops.sum(probe.gradient(x, target))
 
 
+WAYS = {
+    "call": lambda explainer, model, x: explainer(model, x, 0),
+    "graph": lambda explainer, model, x: explainer.attribute(model, x, 0),
+    "inside": lambda explainer, model, x: kx.SmoothGrad(explainer=explainer, samples=2)(
+        model, x, 0
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("cls", "said"),
     [(Broadcast, "must be reshaped"), (Silent, "Received: None"), (Total, "for each row")],
 )
-def test_a_step_returns_values_of_each_row(cls, said):
+def test_a_step_returns_values_of_each_row(cls, said, way):
+    explain = WAYS[way]
     x = keras.Input((4, 4, 1))
     model = keras.Model(x, layers.Dense(2)(layers.Flatten()(x)))
     with pytest.raises(ValueError, match=f"step` of {cls.__name__}.*{said}"):
-        cls()(model, np.ones((3, 4, 4, 1), np.float32), 0)
+        explain(cls(), model, np.ones((3, 4, 4, 1), np.float32))
 
 
 class Weighed(Broadcast):

@@ -25,6 +25,7 @@ from keras_explain.core.names import nearest, snake_name
 from keras_explain.core.record.explanation import Explanation
 from keras_explain.core.run import attribute as in_graph
 from keras_explain.core.run import chunks, stream
+from keras_explain.core.run.functions import stepped
 from keras_explain.core.run.plan import Pass, Plan, Share
 from keras_explain.core.run.reductions import Reduction, Sum
 
@@ -130,15 +131,15 @@ class Explainer(Config, abc.ABC):
             ValueError: A part of the method is work on the host, as of those that hide features;
                 or the classes are not one for each row.
         """
-        tensors, example = in_graph.as_tensors(model, x)
-        explainer = with_data(self, model, example).suited(example)
         if not backend.is_tensor(seed):
             _check_seed(seed)
-        plan, of = explainer.plan, as_target(None if backend.is_tensor(target) else target)
-        opened = OpenModel.of(model)
-        forward = Forward(opened, example, of, plan.layer, plan.call, data_format=data_format)
+        tensors = in_graph.as_tensors(x)
+        of = None if backend.is_tensor(target) else target
+        example = x if tensors is None else in_graph.example_of(tensors)
+        call = Call(self, model, example, of, data_format)
+        tensors = backend.to_tensors(call.x) if tensors is None else tensors
         classes = target if index is None else index
-        return in_graph.attribute(explainer, forward, tensors, classes, seed)
+        return in_graph.attribute(call.explainer, call.forward, tensors, classes, seed)
 
     @final
     def stream(
@@ -255,11 +256,11 @@ class Explainer(Config, abc.ABC):
                 "one there."
             )
         if not passes:
-            return self.finish(probe, self.step(probe, x, target, Pass()), x)
+            return self.finish(probe, stepped(self, probe, x, target, Pass()), x)
 
         def stats_of(i: Any) -> dict[str, Any]:
             pass_ = tree.map_structure(lambda p: ops.take(p, i, axis=1), passes)
-            value = self.step(probe, x, target, Pass(pass_))
+            value = stepped(self, probe, x, target, Pass(pass_))
             return self.reduce.of(tree.map_structure(lambda v: v[None], value))
 
         leaf = tree.flatten(passes)[0]

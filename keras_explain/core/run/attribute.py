@@ -8,12 +8,12 @@ import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
-from keras_explain.core.data import inputs
 from keras_explain.core.model.forward import Forward
 from keras_explain.core.model.learned import Learned
 from keras_explain.core.model.opened import Compiled
 from keras_explain.core.model.points import per_row
 from keras_explain.core.model.targets import as_target
+from keras_explain.core.run.functions import stepped
 from keras_explain.core.run.plan import Pass
 
 if TYPE_CHECKING:
@@ -26,19 +26,16 @@ LENGTH = 64
 """What stands for a length that is not known, where only the kind of the input counts."""
 
 
-def as_tensors(model: keras.Model, x: Nest) -> tuple[Nest, Nest]:
-    """An input as tensors, and one row of arrays like it.
-
-    Tensors stay what they are, so that a tape sees through; what else there is is checked.
-
-    Raises:
-        ValueError: The model does not take it.
-    """
+def as_tensors(x: Nest) -> Nest | None:
+    """An input of tensors, which stay what they are, so that a tape sees through; else None."""
     if not any(map(backend.is_tensor, tree.flatten(x))):
-        x = inputs.checked(model, x)
-        return backend.to_tensors(x), tree.map_structure(lambda leaf: leaf[:1], x)
-    tensors = tree.map_structure(ops.convert_to_tensor, x)
-    return tensors, inputs.checked(model, tree.map_structure(_like, tensors))
+        return None
+    return tree.map_structure(ops.convert_to_tensor, x)
+
+
+def example_of(tensors: Nest) -> Nest:
+    """One row of arrays like tensors, to be checked in their place."""
+    return tree.map_structure(_like, tensors)
 
 
 def _like(tensor: Tensor) -> np.ndarray:
@@ -117,7 +114,7 @@ def _values(
         pass_ = Pass(each, once, prepared, x, scores, rows)
         here = tree.map_structure(backend.own, x)
         inner = probe_of(here, rows, probe.learned)
-        value = explainer.step(inner, inner.point(here), passed.index, pass_)
+        value = stepped(explainer, inner, inner.point(here), passed.index, pass_)
         return reduce.of(tree.map_structure(lambda v: v[None], value))
 
     if passes:
@@ -126,7 +123,7 @@ def _values(
         count = int(tree.flatten(passes)[0].shape[0])
         total = reduce.result(backend.reduced(statistics, reduce.merge, count))
     else:
-        total = explainer.step(probe, point, index, Pass())
+        total = stepped(explainer, probe, point, index, Pass())
     values = explainer.finish(probe, total, point)
     values = probe.space.collapse(values) if plan.values == "point" else values
     if plan.classes == "all":

@@ -46,8 +46,7 @@ class Functions:
             probe = probe_of(x, rows)
             point = probe.point(x)
             probe.begin(point)
-            values = explainer.step(probe, point, index, Pass())
-            _check_step(explainer, values, point)
+            values = stepped(explainer, probe, point, index, Pass())
             found = _found(probe, explainer, values, point)
             passed = probe.begun(index)
             return {"scores": passed.scores, "index": passed.index, **found}, probe.learned
@@ -85,8 +84,7 @@ class Functions:
             x, rows, index = tree.map_structure(lambda t: _tile(t, p), (x, rows, index))
             probe = probe_of(x, rows)
             point = probe.point(x)
-            values = explainer.step(probe, point, index, pass_)
-            _check_step(explainer, values, point)
+            values = stepped(explainer, probe, point, index, pass_)
             values = tree.map_structure(
                 lambda v: ops.reshape(v, (p, n, *ops.shape(v)[1:])), values
             )  # [p, n, ...]
@@ -118,7 +116,8 @@ class Functions:
                 once = tree.map_structure(lambda t: t[i][None], passes)
                 each = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), once)
                 pass_ = Pass(each, once, shared, x, scores, ops.arange(n), made)
-                return explainer.reduce.merge(stats, of(explainer.step(probe, point, index, pass_)))
+                values = stepped(explainer, probe, point, index, pass_)
+                return explainer.reduce.merge(stats, of(values))
 
             none = tree.map_structure(ops.zeros_like, of(zeros))
             count = ops.shape(tree.flatten(passes)[0])[0]
@@ -205,12 +204,14 @@ class Functions:
         return self._forward.opened.compiled(key, build)
 
 
-def _check_step(explainer: "Explainer", values: Nest, point: Nest) -> None:
-    """Raises a `ValueError` where what a step returned can't be values of each row.
+def stepped(explainer: "Explainer", probe: Probe, point: Nest, index: Tensor, pass_: Pass) -> Nest:
+    """What a step returns.
 
-    Numbers of rows `[n]` that meet a point's last axis make one of unknown length, which would
-    else be values of another sample.
+    Raises:
+        ValueError: It can't be values of each row. Numbers of rows `[n]` that meet a point's last
+            axis make one of unknown length, which would else be values of another sample.
     """
+    values = explainer.step(probe, point, index, pass_)
     leaves, name = tree.flatten(values), type(explainer).__name__
     if not leaves or not all(backend.is_tensor(leaf) and len(leaf.shape) for leaf in leaves):
         raise ValueError(
@@ -226,6 +227,7 @@ def _check_step(explainer: "Explainer", values: Nest, point: Nest) -> None:
             f"axes but the first. Received: shape {mixed[0]}. Numbers of rows [n], such as those "
             "of a pass, must be reshaped before they meet a point: `ops.reshape(a, (-1, 1, 1, 1))`."
         )
+    return values
 
 
 def _found(probe: Probe, explainer: "Explainer", total: Nest, point: Nest) -> dict[str, Any]:
