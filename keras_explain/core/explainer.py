@@ -261,7 +261,7 @@ class Explainer(Config, abc.ABC):
         def stats_of(i: Any) -> dict[str, Any]:
             pass_ = tree.map_structure(lambda p: ops.take(p, i, axis=1), passes)
             value = stepped(self, probe, x, target, Pass(pass_))
-            return self.reduce.of(tree.map_structure(lambda v: v[None], value))
+            return self.reduce.of_one(value)
 
         leaf = tree.flatten(passes)[0]
         count = ops.shape(leaf)[1] if leaf.shape[1] is None else leaf.shape[1]

@@ -109,13 +109,11 @@ def _values(
     passes = passes_of(prepared)
 
     def statistics(i: Tensor) -> dict[str, Any]:
-        once = tree.map_structure(lambda p: ops.take(p, i[None], axis=0), passes)
-        each = tree.map_structure(lambda p: ops.repeat(p, ops.shape(rows)[0], axis=0), once)
-        pass_ = Pass(each, once, prepared, x, scores, rows)
+        pass_ = Pass.one(i, passes, ops.shape(rows)[0], prepared, x, scores, rows)
         here = tree.map_structure(backend.own, x)
         inner = probe_of(here, rows, probe.learned)
         value = stepped(explainer, inner, inner.point(here), passed.index, pass_)
-        return reduce.of(tree.map_structure(lambda v: v[None], value))
+        return reduce.of_one(value)
 
     if passes:
         passed = probe.begun(index)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras import ops, tree
 
@@ -22,6 +22,17 @@ Nest = Any
 Found = tuple[Nest, Learned]
 
 SIZE = "size of the point"
+
+
+class _Given(NamedTuple):
+    """What a function of passes takes: rows with their classes, and what `Pass` has of samples."""
+
+    x: Nest
+    rows: Tensor
+    index: Tensor
+    shared: dict[str, Tensor]
+    scores: Tensor | None
+    passes: dict[str, Tensor]
 
 
 class Functions:
@@ -68,23 +79,15 @@ class Functions:
     def chunk(self, share: Share, shared: dict[str, Tensor], scores: Tensor | None) -> Compiled:
         """The statistics of some passes over some rows."""
 
-        def chunk(
-            probe_of: Callable,
-            explainer: Any,
-            x: Nest,
-            rows: Tensor,
-            index: Tensor,
-            shared: dict[str, Tensor],
-            scores: Tensor | None,
-            passes: dict[str, Tensor],
-        ) -> Found:
-            n, p = ops.shape(rows)[0], ops.shape(tree.flatten(passes)[0])[0]
-            each = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), passes)
-            pass_ = Pass(each, passes, shared, x, scores, _tile(ops.arange(n), p))
-            x, rows, index = tree.map_structure(lambda t: _tile(t, p), (x, rows, index))
+        def chunk(probe_of: Callable, explainer: Any, given: _Given) -> Found:
+            n, p = ops.shape(given.rows)[0], ops.shape(tree.flatten(given.passes)[0])[0]
+            each = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), given.passes)
+            sample = _tile(ops.arange(n), p)
+            pass_ = Pass(each, given.passes, given.shared, given.x, given.scores, sample)
+            where = given.x, given.rows, given.index
+            x, rows, index = tree.map_structure(lambda t: _tile(t, p), where)
             probe = probe_of(x, rows)
-            point = probe.point(x)
-            values = stepped(explainer, probe, point, index, pass_)
+            values = stepped(explainer, probe, probe.point(x), index, pass_)
             values = tree.map_structure(
                 lambda v: ops.reshape(v, (p, n, *ops.shape(v)[1:])), values
             )  # [p, n, ...]
@@ -95,32 +98,19 @@ class Functions:
     def looped(self, share: Share, shared: dict[str, Tensor], scores: Tensor | None) -> Compiled:
         """As `chunk`, the passes one at a time, with what they need of the rows made once."""
 
-        def looped(
-            probe_of: Callable,
-            explainer: Any,
-            x: Nest,
-            rows: Tensor,
-            index: Tensor,
-            shared: dict[str, Tensor],
-            scores: Tensor | None,
-            passes: dict[str, Tensor],
-        ) -> Found:
-            probe, n = probe_of(x, rows), ops.shape(rows)[0]
-            point = probe.point(x)
-            made, zeros = explainer.plan.ahead(probe, point, index)
-
-            def of(values: Nest) -> dict[str, Any]:
-                return explainer.reduce.of(tree.map_structure(lambda v: v[None], values))
+        def looped(probe_of: Callable, explainer: Any, given: _Given) -> Found:
+            probe, n = probe_of(given.x, given.rows), ops.shape(given.rows)[0]
+            point = probe.point(given.x)
+            made, zeros = explainer.plan.ahead(probe, point, given.index)
+            shares = given.shared, given.x, given.scores, ops.arange(n), made
 
             def with_next(i: Any, stats: dict[str, Any]) -> dict[str, Any]:
-                once = tree.map_structure(lambda t: t[i][None], passes)
-                each = tree.map_structure(lambda t: ops.repeat(t, n, axis=0), once)
-                pass_ = Pass(each, once, shared, x, scores, ops.arange(n), made)
-                values = stepped(explainer, probe, point, index, pass_)
-                return explainer.reduce.merge(stats, of(values))
+                pass_ = Pass.one(i, given.passes, n, *shares)
+                values = stepped(explainer, probe, point, given.index, pass_)
+                return explainer.reduce.merge(stats, explainer.reduce.of_one(values))
 
-            none = tree.map_structure(ops.zeros_like, of(zeros))
-            count = ops.shape(tree.flatten(passes)[0])[0]
+            none = tree.map_structure(ops.zeros_like, explainer.reduce.of_one(zeros))
+            count = ops.shape(tree.flatten(given.passes)[0])[0]
             return ops.fori_loop(0, count, with_next, none), probe.learned
 
         return self._of_passes("looped", looped, share, shared, scores)
@@ -128,11 +118,14 @@ class Functions:
     def _of_passes(
         self,
         name: str,
-        fn: Callable[..., Found],
+        fn: Callable[[Callable, Any, "_Given"], Found],
         share: Share,
         shared: dict[str, Tensor],
         scores: Tensor | None,
     ) -> Compiled:
+        def taken(probe_of: Callable, explainer: Any, *given: Any) -> Found:
+            return fn(probe_of, explainer, _Given(*given))
+
         def signature() -> tuple[Any, ...]:
             own_and_passes = self._specs(shared), _score_spec(scores), self._specs(share.passes)
             return ROWS, self._classes, *own_and_passes
@@ -142,7 +135,7 @@ class Functions:
             (part, *(str(leaf.dtype) for leaf in tree.flatten(nest)))
             for part, nest in (shared | share.passes).items()
         ]
-        return self._function((name, *kinds), fn, signature, prepared)
+        return self._function((name, *kinds), taken, signature, prepared)
 
     def finish(self, chunk: Compiled) -> Compiled:
         """The parts of a result, of the statistics of all passes."""

@@ -41,6 +41,13 @@ class Pass:
     sample: Tensor = None
     ahead: Any = None
 
+    @classmethod
+    def one(cls, i: Tensor, passes: dict[str, Any], n: Tensor, *others: Any) -> "Pass":
+        """Pass number `i` over `n` rows; `others` are the fields from `shared` on."""
+        once = tree.map_structure(lambda leaf: ops.take(leaf, [i], axis=0), passes)
+        each = tree.map_structure(lambda leaf: ops.repeat(leaf, n, axis=0), once)
+        return cls(each, once, *others)
+
     def __getitem__(self, name: str) -> Any:
         return self.each[name]
 

@@ -27,6 +27,10 @@ class Reduction(abc.ABC):
     def of(self, values: Nest) -> Stats:
         """The statistics of values `[passes, rows, ...]`."""
 
+    def of_one(self, values: Nest) -> Stats:
+        """The statistics of one pass, `[rows, ...]`."""
+        return self.of(tree.map_structure(lambda v: v[None], values))
+
     def merge(self, a: Stats, b: Stats) -> Stats:
         """The statistics of two sets of passes together."""
         return tree.map_structure(ops.add, a, b)
