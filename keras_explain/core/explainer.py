@@ -93,6 +93,7 @@ class Explainer(Config, abc.ABC):
         if not _IS_REHEARSAL.get():
             _warn_of_zeros(self, result["values"], good)
             _warn_of_rounding(self, result["values"], result["extras"]["reliable"], good)
+            _warn_of_unsure(self, result["extras"])
         return Explanation(explainer=self, x=call.x, **result)
 
     @final
@@ -248,6 +249,11 @@ class Explainer(Config, abc.ABC):
         Raises:
             ValueError: What it does on the host can't be part of a step.
         """
+        if self.plan.error is not None:
+            raise ValueError(
+                "Expected a number of passes for an explainer that is a step of another one. "
+                f"Received: {self!r}."
+            )
         if self.plan.on_the_host:
             raise ValueError(
                 "Expected an explainer that can be a step of another one, as those by gradients "
@@ -258,15 +264,17 @@ class Explainer(Config, abc.ABC):
         if not passes:
             return self.finish(probe, stepped(self, probe, x, target, Pass()), x)
 
+        reduce = self.reduce.plain
+
         def stats_of(i: Any) -> dict[str, Any]:
             pass_ = tree.map_structure(lambda p: ops.take(p, i, axis=1), passes)
             value = stepped(self, probe, x, target, Pass(pass_))
-            return self.reduce.of_one(value)
+            return reduce.of_one(value)
 
         leaf = tree.flatten(passes)[0]
         count = ops.shape(leaf)[1] if leaf.shape[1] is None else leaf.shape[1]
-        stats = backend.reduced(stats_of, self.reduce.merge, count)
-        return self.finish(probe, self.reduce.result(stats), x)
+        stats = backend.reduced(stats_of, reduce.merge, count)
+        return self.finish(probe, reduce.result(stats), x)
 
 
 class Attribution(Explainer, abc.ABC):
@@ -454,6 +462,20 @@ def _warn_of_rounding(
             '`extras["reliable"]` names: beside the size of the score, float32 does not tell their '
             "values from zero. The score hardly depends on what is explained, or is saturated, as "
             "a probability near 1 is: then explain the logit.",
+            stacklevel=3,
+        )
+
+
+def _warn_of_unsure(explainer: Explainer, extras: dict[str, Any]) -> None:
+    goal = explainer.plan.error
+    if goal is None:
+        return
+    reliable = np.any(tree.flatten(extras["reliable"]), axis=0)
+    if np.any(reliable & ~(extras["relative_error"] <= goal)):
+        warnings.warn(
+            f"{type(explainer).__name__} has not reached the relative standard error that it was "
+            'asked for, for some samples: `extras["relative_error"]` says what was reached. Allow '
+            "a larger `error`, or more passes by `max_passes`.",
             stacklevel=3,
         )
 

@@ -1,6 +1,7 @@
 """What the methods that hide parts of the input have in common: their fields and their passes."""
 
 import abc
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -138,8 +139,15 @@ class Perturbation(Hides, abc.ABC):
             rows = np.flatnonzero(cut.counts == count).astype(np.int32)
             some, own = tree.map_structure(lambda leaf, rows=rows: leaf[rows], (x, cut.labels))
             passes = self.perturbations(some, set(cut.labels), int(count), seed)
-            shares.append(Share(rows, self.hiding.against(passes), {"labels": own}, cut))
+            each = self.hiding.rows
+            stops = [each * stop for stop in self.stops(int(count))]
+            passes = self.hiding.against(passes)
+            shares.append(Share(rows, passes, {"labels": own}, cut, stops, each))
         return shares
+
+    def stops(self, count: int) -> Sequence[int]:
+        """After how many passes a sample of `count` features may be done, as `Share.stops` says."""
+        return ()
 
     def feature_maps(self, x: Nest, values: Nest, share: Share) -> dict[str, Nest]:
         """`{"features": int32 [n, K, *places]}` where a feature is of several places, else `{}`."""
@@ -199,7 +207,8 @@ class Coalitions(ByFeature, abc.ABC):
     def coalitions(self, count: int, seed: int) -> np.ndarray:
         """Which of `count` features are present in each pass, `[passes, count]`.
 
-        Booleans, or shares in [0, 1] of how much of them is.
+        Booleans, or shares in [0, 1] of how much of them is. What is drawn is a sequence, of which
+        fewer samples are the beginning.
         """
 
     def perturbations(self, x: Nest, labelled: set[str], count: int, seed: int) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from keras_explain.core.model.targets import Target
 Tensor = Any
 Nest = Any
 
+MAY_BE_UNKNOWN = frozenset({"standard_error", "relative_error", "value_error"})
+"""Extras that say how far off values may be: NaN where that can't be known."""
+
 
 class NotFiniteError(Exception):
     """The model's score of a sample is not finite, so there is nothing to explain."""
@@ -55,7 +58,8 @@ def warn(name: str, opened: OpenModel, x: Nest, target: Target, result: dict[str
 
 
 def _parts(result: dict[str, Any]) -> dict[str, Nest]:
-    named = {"values": result["values"], "scores": result["scores"], **result["extras"]}
+    extras = {name: part for name, part in result["extras"].items() if name not in MAY_BE_UNKNOWN}
+    named = {"values": result["values"], "scores": result["scores"], **extras}
     return {name: part for name, part in named.items() if tree.flatten(part)}
 
 

@@ -101,7 +101,7 @@ def _values(
 
     A graph can't raise: values for a class that the model does not have are NaN.
     """
-    rows, plan, reduce = ops.arange(ops.shape(index)[0]), explainer.plan, explainer.reduce
+    rows, plan, reduce = ops.arange(ops.shape(index)[0]), explainer.plan, explainer.reduce.plain
     probe = probe_of(x, rows)
     point = probe.point(x)
     probe.begin(point)
@@ -170,6 +170,11 @@ def _check_units(units: int | None) -> None:
 
 
 def _check_in_graph(explainer: "Explainer") -> None:
+    if explainer.plan.error is not None:
+        raise ValueError(
+            "Expected a number of passes, as they are a loop of known length in a graph. "
+            f"Received: {explainer!r}."
+        )
     parts = {"shares": "cuts what is explained into features", "search": "chooses its passes"}
     parts["afterwards"] = "makes its values of the scores"
     found = [what for part, what in parts.items() if getattr(explainer.plan, part) is not None]

@@ -5,10 +5,9 @@ taken in groups, and each group with as many passes as fit the batch size. Every
 arrays that come in and those that go out stays in tensors.
 """
 
-import operator
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from keras import ops, tree
@@ -16,11 +15,12 @@ from keras import ops, tree
 from keras_explain import backend
 from keras_explain.core.model.forward import Forward
 from keras_explain.core.model.learned import Learned
+from keras_explain.core.model.opened import Compiled
 from keras_explain.core.model.reading import groups
 from keras_explain.core.model.targets import Target
-from keras_explain.core.run import precision
+from keras_explain.core.run import precision, sureness
 from keras_explain.core.run.functions import SIZE, Functions
-from keras_explain.core.run.plan import Share
+from keras_explain.core.run.plan import Reduced, Share
 from keras_explain.core.run.progress import bar
 
 if TYPE_CHECKING:
@@ -83,6 +83,19 @@ def run(
     }
 
 
+class _Rows(NamedTuple):
+    """Rows that are explained together, as tensors `[rows, ...]`."""
+
+    x: Nest
+    position: Tensor
+    index: Tensor
+    scores: Tensor
+    shared: dict[str, Tensor]
+
+    def taken(self, some: np.ndarray) -> "_Rows":
+        return tree.map_structure(lambda leaf: ops.take(leaf, some, axis=0), self)
+
+
 class _Work:
     """One call of an explainer: groups of rows, and the functions that they go through.
 
@@ -106,7 +119,7 @@ class _Work:
             shares = self._plan.shares(self._forward, seed)
         else:
             rows = np.arange(len(tree.flatten(self._forward.x)[0]), dtype=np.int32)
-            shares = [Share(rows, self._passes(seed))]
+            shares = [Share(rows, self._passes(seed), stops=self._plan.stops)]
         as_arrays = (tree.map_structure(np.asarray, (s.passes, s.own)) for s in shares)
         return [
             replace(share, passes=passes, own=own)
@@ -125,7 +138,7 @@ class _Work:
             share: The samples.
             index: Their classes, ints `[samples, K]`.
         """
-        size, classes = self._size, index.shape[1]
+        size, classes = max(1, self._size // self._explainer.reduce.together), index.shape[1]
         if not self._takes_all:
             share, index = share.repeated(classes), index.reshape(-1, 1)
         if self._plan.search is not None:
@@ -144,28 +157,127 @@ class _Work:
             index: Their classes, ints `[rows, K]`.
             advance: Called with the number of rows that went through the model.
         """
-        x, row, classes = self._forward.tensors(share.rows, index)
-        if share.passes:
-            scores, classes = self._forward.score(x, x, row, classes)
-            self.output = self._forward.learned
-            values = self._in_passes(x, row, classes, scores, share, advance)
-            result = {"scores": scores, "index": classes, **values}
-        else:
-            whole = self._functions.whole
-            self._forward.check(classes, whole.learned)
-            self.output = self.values = whole.learned
-            result = whole.call(x, row, classes, self._functions.arrays)
-            classes = result["index"]
-            advance(len(share.rows))
-        result = tree.map_structure(np.asarray, result)
+        if not share.passes:
+            return self._at_once(share, index, advance)
+        rows = self._begun(share, index)
+        function = self._of_passes(rows, share)
+        if self._plan.search is not None:
+            found = self._plan.search(
+                self._taken(share.rows), share, self._reduced(rows, function, advance)
+            )
+            return self._result(rows, found, share)
+        return self._until_sure(rows, share, function, advance)
+
+    def _at_once(
+        self, share: Share, index: np.ndarray, advance: Callable[[int], object]
+    ) -> dict[str, Any]:
+        """By a method of one pass."""
+        x, position, classes = self._forward.tensors(share.rows, index)
+        whole = self._functions.whole
+        self._forward.check(classes, whole.learned)
+        self.output = self.values = whole.learned
+        found = whole.call(x, position, classes, self._functions.arrays)
+        advance(len(share.rows))
+        rows = _Rows(x, position, found.pop("index"), found.pop("scores"), {})
+        return self._result(rows, found, share)
+
+    def _begun(self, share: Share, index: np.ndarray) -> "_Rows":
+        x, position, classes = self._forward.tensors(share.rows, index)
+        scores, classes = self._forward.score(x, x, position, classes)
+        self.output = self._forward.learned
+        shared = backend.to_tensors(share.own)
+        if self._plan.prepare is not None:
+            arrays = self._functions.arrays
+            shared |= self._functions.prepare.call(x, position, classes, arrays)
+        return _Rows(x, position, classes, scores, shared)
+
+    def _of_passes(self, rows: "_Rows", share: Share) -> Compiled:
+        looped = self._plan.ahead is not None and self._are_many
+        function = self._functions.looped if looped else self._functions.chunk
+        return function(share, rows.shared, self._own_scores(rows))
+
+    def _own_scores(self, rows: "_Rows") -> Tensor | None:
+        return rows.scores if self._takes_all else None
+
+    def _until_sure(
+        self, rows: "_Rows", share: Share, function: Compiled, advance: Callable[[int], object]
+    ) -> dict[str, Any]:
+        """The result of all passes, or of so many that each row is sure enough."""
+        reduce, finish = self._explainer.reduce, self._functions.finish(function)
+        self.values = finish.learned
+        stats, done, left = None, 0, np.arange(len(share.rows))
+        parts, places = [], []
+        for stop in share.stops or (share.size,):
+            new = reduce.merged(self._chunks(rows, function, share.between(done, stop), advance))
+            stats = new if stats is None else reduce.merge(stats, new)
+            found = finish.call(rows.x, rows.position, stats, self._functions.arrays)
+            result = self._result(rows, found, share.between(0, stop))
+            if stop == share.size and not parts:
+                return result
+            sure = self._are_sure(result) if stop < share.size else np.ones(len(left), bool)
+            parts.append(tree.map_structure(lambda leaf, sure=sure: leaf[sure], result))
+            places.append(left[sure])
+            advance(int(sure.sum()) * (share.size - stop))
+            if sure.all():
+                break
+            some, done = np.flatnonzero(~sure), stop
+            left, share, rows = left[some], share.cut(some), rows.taken(some)
+            stats = _of_rows(stats, some)
+        order = np.argsort(np.concatenate(places))
+        return tree.map_structure(lambda *leaves: np.concatenate(leaves)[order], *parts)
+
+    def _are_sure(self, result: dict[str, Any]) -> np.ndarray:
+        """Which rows are sure enough, or have no values beyond rounding to be sure of."""
+        reliable = np.any(tree.flatten(result["reliable"]), axis=0)
+        enough = ~reliable | (result["relative_error"] <= self._plan.error)
+        return enough.reshape(len(enough), -1).all(axis=1)
+
+    def _chunks(
+        self, rows: "_Rows", function: Compiled, share: Share, advance: Callable[[int], object]
+    ) -> Iterator[Any]:
+        """The statistics of passes, chunk by chunk."""
+        n, together = len(rows.position), self._explainer.reduce.together
+        at_once = max(together, self._size // n // together * together)
+        if self._plan.ahead is not None and self._are_many:
+            at_once = LOOP
+        where = rows.x, rows.position, rows.index, rows.shared, self._own_scores(rows)
+        for i in range(0, share.size, at_once):
+            part = share.between(i, i + at_once)
+            yield function.call(*where, part.passes, self._functions.arrays)
+            advance(n * part.size)
+
+    def _reduced(
+        self, rows: "_Rows", function: Compiled, advance: Callable[[int], object]
+    ) -> Reduced:
+        reduce = self._explainer.reduce
+
+        def reduced(passes: dict[str, Any]) -> Nest:
+            share = Share(np.asarray(rows.position), passes)
+            values = reduce.result(reduce.merged(self._chunks(rows, function, share, advance)))
+            return tree.map_structure(np.asarray, values)
+
+        return reduced
+
+    def _result(self, rows: "_Rows", found: dict[str, Any], share: Share) -> dict[str, Any]:
+        """The parts of a result on the host, completed and judged.
+
+        Args:
+            rows: The rows.
+            found: Their values and extras.
+            share: The passes that they took.
+        """
+        known = {"scores": rows.scores, "index": rows.index, **found}
+        result = tree.map_structure(np.asarray, known)
         if not self._takes_all:
             result |= {name: result[name][:, 0] for name in ("scores", "index")}
         if self._plan.measured_from is not None:
-            result |= _completeness(result, self._base_values(x, row, classes, share, result))
+            result |= _completeness(result, self._base_values(rows, share, result))
         _check_rows(result["values"], len(share.rows))
         size = result.pop(SIZE, 1.0)
         if self._plan.afterwards is not None:
             result |= self._plan.afterwards(self._taken(share.rows), result, share)
+        if "standard_error" in result:
+            result |= sureness.of(result, share.size // share.repeats)
         return result | {"reliable": precision.reliable(self._explainer, result, size)}
 
     def _taken(self, rows: np.ndarray) -> Nest:
@@ -173,55 +285,16 @@ class _Work:
         x = tree.map_structure(lambda leaf: leaf[rows], self._forward.x)
         return self._forward.channels_last(x)
 
-    def _in_passes(
-        self,
-        x: Nest,
-        rows: Tensor,
-        index: Tensor,
-        scores: Tensor,
-        share: Share,
-        advance: Callable[[int], object],
-    ) -> dict[str, Any]:
-        arrays, reduce = self._functions.arrays, self._explainer.reduce
-        shared, own_scores = backend.to_tensors(share.own), scores if self._takes_all else None
-        if self._plan.prepare is not None:
-            shared |= self._functions.prepare.call(x, rows, index, arrays)
-        looped = self._plan.ahead is not None and self._are_many
-        function = self._functions.looped if looped else self._functions.chunk
-        chunk = function(share, shared, own_scores)
-        at_once = LOOP if looped else max(1, self._size // len(rows))
-
-        def chunks(passes: dict[str, Any]) -> Iterator[Any]:
-            count = len(tree.flatten(passes)[0])
-            for i in range(0, count, at_once):
-                some = slice(i, i + at_once)
-                part = tree.map_structure(operator.itemgetter(some), passes)
-                yield chunk.call(x, rows, index, shared, own_scores, part, arrays)
-                advance(len(rows) * min(at_once, count - i))
-
-        if self._plan.search is not None:
-
-            def reduced(passes: dict[str, Any]) -> Nest:
-                values = reduce.result(reduce.merged(chunks(passes)))
-                return tree.map_structure(np.asarray, values)
-
-            return self._plan.search(self._taken(share.rows), share, reduced)
-        stats = reduce.merged(chunks(share.passes))
-        finish = self._functions.finish(chunk)
-        self.values = finish.learned
-        return finish.call(x, rows, stats, arrays)
-
-    def _base_values(
-        self, x: Nest, rows: Tensor, index: Tensor, share: Share, result: dict[str, Any]
-    ) -> np.ndarray:
+    def _base_values(self, rows: "_Rows", share: Share, result: dict[str, Any]) -> np.ndarray:
         """The score `[rows]` that each row's attributions are measured from."""
         if self._plan.measured_from == "base values":
             return result["base_values"]
+        x, position, index = rows.x, rows.position, rows.index
         references = self._functions.references(share)
-        points = references.call(x, rows, share.passes, self._functions.arrays)
+        points = references.call(x, position, share.passes, self._functions.arrays)
         if self._plan.measured_from == "own reference":
-            return np.asarray(self._forward.score(x, points, rows, index)[0])[:, 0]
-        return np.asarray(self._mean_score(x, points, rows, index))[:, 0]
+            return np.asarray(self._forward.score(x, points, position, index)[0])[:, 0]
+        return np.asarray(self._mean_score(x, points, position, index))[:, 0]
 
     def _mean_score(self, x: Nest, points: Nest, rows: Tensor, index: Tensor) -> Tensor:
         """The mean score `[rows, 1]` of shared references, for each row's class.
@@ -244,6 +317,13 @@ class _Work:
                 scores = self._forward.score(some, some, ops.zeros((n,), "int32"), every)[0]
                 total += ops.sum(scores, axis=0)[:, None]
         return total / count
+
+
+def _of_rows(stats: Nest, some: np.ndarray) -> Nest:
+    """The statistics of some rows; numbers are of all."""
+    return tree.map_structure(
+        lambda leaf: ops.take(leaf, some, axis=0) if len(leaf.shape) else leaf, stats
+    )
 
 
 def _check_rows(values: Nest, rows: int) -> None:

@@ -91,7 +91,7 @@ class Functions:
             values = tree.map_structure(
                 lambda v: ops.reshape(v, (p, n, *ops.shape(v)[1:])), values
             )  # [p, n, ...]
-            return explainer.reduce.of(values), probe.learned
+            return explainer.reduce.of_chunk(values, _collapse(probe, explainer)), probe.learned
 
         return self._of_passes("chunk", chunk, share, shared, scores)
 
@@ -143,7 +143,10 @@ class Functions:
         def finish(probe_of: Callable, explainer: Any, x: Nest, rows: Tensor, stats: Any) -> Found:
             probe = probe_of(x, rows)
             total = explainer.reduce.result(stats)
-            return _found(probe, explainer, total, probe.point(x)), probe.learned
+            found = _found(probe, explainer, total, probe.point(x))
+            error = explainer.reduce.standard_error(stats)
+            known = {} if error is None else {"standard_error": error}
+            return found | known, probe.learned
 
         def signature() -> tuple[Any, ...]:
             return ROWS, backend.output_specs(chunk.call)
@@ -226,9 +229,25 @@ def stepped(explainer: "Explainer", probe: Probe, point: Nest, index: Tensor, pa
 def _found(probe: Probe, explainer: "Explainer", total: Nest, point: Nest) -> dict[str, Any]:
     """The values and extras, and what is needed to judge them."""
     plan, values = explainer.plan, explainer.finish(probe, total, point)
-    values = probe.space.collapse(values) if plan.values == "point" else values
+    if plan.values == "point" and not explainer.reduce.collapses:
+        values = probe.space.collapse(values)
     sized = {SIZE: precision.size_of(point)} if plan.unit == "score per input" else {}
     return {"values": values, **sized, **explainer.extras(total)}
+
+
+def _collapse(probe: Probe, explainer: "Explainer") -> Callable[[Nest], Nest]:
+    """What makes of values of a point, `[passes, rows, ...]`, those of the input."""
+
+    def collapse(values: Nest) -> Nest:
+        if explainer.plan.values != "point":
+            return values
+        counts = ops.shape(tree.flatten(values)[0])[:2]
+        flat = tree.map_structure(lambda v: ops.reshape(v, (-1, *ops.shape(v)[2:])), values)
+        return tree.map_structure(
+            lambda v: ops.reshape(v, (*counts, *ops.shape(v)[1:])), probe.space.collapse(flat)
+        )
+
+    return collapse
 
 
 def _score_spec(scores: Tensor | None) -> Any:

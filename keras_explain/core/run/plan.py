@@ -1,6 +1,6 @@
 """How a method works, apart from its formula, and what its formula is given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -65,14 +65,23 @@ class Share:
         passes: Small data for each pass over a sample, `[passes, ...]`; none for one pass.
         own: Data of each sample that passes may use, `[n, ...]`, such as a picture's regions.
         kept: What is no data of the graph, for `Plan.search` and `Plan.afterwards`.
+        stops: After how many passes a sample may be done, where `Plan.error` says when it is:
+            rising numbers, of which the last is that of all passes. Empty: after all.
+        repeats: How many passes are one to the user, as those with each row of a background.
     """
 
     rows: np.ndarray
     passes: dict[str, Any]
     own: dict[str, Any] = field(default_factory=dict)
     kept: Any = None
+    stops: Sequence[int] = ()
+    repeats: int = 1
 
-    def cut(self, some: slice) -> "Share":
+    def between(self, start: int, stop: int) -> "Share":
+        """The same with some of its passes."""
+        return replace(self, passes=tree.map_structure(lambda p: p[start:stop], self.passes))
+
+    def cut(self, some: slice | np.ndarray) -> "Share":
         """The same for some of the samples."""
         return self._of(lambda leaf: leaf[some])
 
@@ -129,6 +138,9 @@ class Plan:
         search: `search(x, share, reduced)`: `"values"` and extras, arrays `[1, ...]`, of one row by
             passes that are chosen as their values come in. Of the share's own passes, only
             their kind and their number (the most there can be) count.
+        stops: The `Share.stops` of all samples, where there are no `shares`.
+        error: The relative standard error at which a sample has passes enough; None where it takes
+            all of them.
         references: `references(probe, passes)`: inputs, of the nest of `probe.inputs`, that the
             attributions are measured from.
         afterwards: `afterwards(x, result, share)`: parts of the result made anew in NumPy, after
@@ -151,6 +163,8 @@ class Plan:
     prepare: Callable[[Probe, Nest, Tensor], dict[str, Tensor]] | None = None
     ahead: Callable[[Probe, Nest, Tensor], tuple[Any, Nest]] | None = None
     search: Callable[[Nest, Share, Reduced], dict[str, Any]] | None = None
+    stops: Sequence[int] = ()
+    error: float | None = None
     references: Callable[[Probe, dict[str, Tensor]], Nest] | None = None
     afterwards: Callable[[Nest, dict[str, Any], Share], dict[str, Any]] | None = None
 

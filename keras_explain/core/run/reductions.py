@@ -6,9 +6,10 @@ the last ones into the result. Values may be nests.
 
 import abc
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+import numpy as np
 from keras import ops, tree
 
 Nest = Any
@@ -22,10 +23,23 @@ class Reduction(abc.ABC):
     """Whether the statistics have an entry for each pass."""
     squares: ClassVar[bool] = False
     """Whether the result is in squares of the values' unit."""
+    together: ClassVar[int] = 1
+    """So many passes, one after the other, are in one chunk, since they are one draw."""
+    collapses: ClassVar[bool] = False
+    """Whether `of_chunk` sums values over embeddings, of which the sum's error is to be known."""
+
+    @property
+    def plain(self) -> "Reduction":
+        """The same without what is kept for a standard error."""
+        return self
 
     @abc.abstractmethod
     def of(self, values: Nest) -> Stats:
         """The statistics of values `[passes, rows, ...]`."""
+
+    def of_chunk(self, values: Nest, collapse: Callable[[Nest], Nest]) -> Stats:
+        """As `of`; `collapse` makes of values of a point those of the input."""
+        return self.of(values)
 
     def of_one(self, values: Nest) -> Stats:
         """The statistics of one pass, `[rows, ...]`."""
@@ -42,6 +56,10 @@ class Reduction(abc.ABC):
     @abc.abstractmethod
     def result(self, stats: Stats) -> Nest:
         """The combined values `[rows, ...]`."""
+
+    def standard_error(self, stats: Stats) -> Nest | None:
+        """The standard error of `result`, where the passes are draws; else None."""
+        return None
 
 
 class Sum(Reduction):
@@ -146,6 +164,51 @@ class Variance(Reduction):
 
     def result(self, stats: Stats) -> Nest:
         return tree.map_structure(lambda d: d / stats["count"], stats["deviations"])
+
+
+class PairedMean(Variance):
+    """The mean over passes of which each two, one after the other, are an independent draw.
+
+    `standard_error = sqrt(sum over pairs of (mean of the pair - mean)^2 / (J (J - 1)))` of J pairs;
+    a last pass without a partner counts half. NaN of fewer than two pairs.
+    """
+
+    squares = False
+    together = 2
+    collapses = True
+
+    @property
+    def plain(self) -> Reduction:
+        return Mean()
+
+    def of_chunk(self, values: Nest, collapse: Callable[[Nest], Nest]) -> Stats:
+        return self.of(collapse(values))
+
+    def of(self, values: Nest) -> Stats:
+        passes = ops.shape(tree.flatten(values)[0])[0]
+        count = passes // 2
+        single = ops.cast(passes - 2 * count, "float32")
+
+        def deviations(leaf: Any, mean: Any) -> Any:
+            pairs = ops.reshape(leaf[: 2 * count], (count, 2, *ops.shape(leaf)[1:]))
+            pairs = ops.mean(pairs, axis=1)
+            last = single * ops.square(leaf[-1] - mean)
+            return 2 * ops.sum(ops.square(pairs - mean[None]), axis=0) + last
+
+        mean = tree.map_structure(lambda v: ops.mean(v, axis=0), values)
+        return {
+            "count": _count(values),
+            "mean": mean,
+            "deviations": tree.map_structure(deviations, values, mean),
+        }
+
+    def result(self, stats: Stats) -> Nest:
+        return stats["mean"]
+
+    def standard_error(self, stats: Stats) -> Nest:
+        pairs = stats["count"] / 2
+        share = 1 / ops.where(pairs > 1, 2 * pairs * (pairs - 1), np.nan)
+        return tree.map_structure(lambda d: ops.sqrt(d * share), stats["deviations"])
 
 
 def _count(values: Nest) -> Any:

@@ -1,0 +1,40 @@
+"""How sure values are that come from draws, and after how many draws a method may be done."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+from keras import tree
+
+
+def of(result: dict[str, Any], passes: int) -> dict[str, np.ndarray]:
+    """How sure each row is, and how many passes that took.
+
+    `relative_error = ||standard error||_2 / ||values||_2` over all that is explained of a row, 0
+    where the standard error is. What has none (NaN) is left out; NaN where nothing has one.
+
+    Args:
+        result: `"values"`, `"standard_error"` (a nest like the values) and `"scores"` `[n]` or
+            `[n, K]`.
+        passes: How many passes each row took.
+    """
+    shape = result["scores"].shape
+
+    def flat(nest: Any) -> np.ndarray:
+        leaves = [np.reshape(leaf, (*shape, -1)) for leaf in tree.flatten(nest)]
+        return np.concatenate(leaves, axis=-1).astype(np.float64)
+
+    values, error = flat(result["values"]), flat(result["standard_error"])
+    known = ~np.isnan(error)
+    wrong = np.sqrt(np.sum(error**2, axis=-1, where=known))
+    size = np.sqrt(np.sum(values**2, axis=-1, where=known))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(wrong == 0, 0.0, wrong / size)
+    relative = np.where(known.any(axis=-1), relative, np.nan).astype(np.float32)
+    return {"relative_error": relative, "passes": np.full(shape, passes, np.int32)}
+
+
+def doubled(first: int, most: int) -> list[int]:
+    """`first`, twice as many, four times as many, ... and at last `most`."""
+    counts = (first * 2**i for i in itertools.count())
+    return [*itertools.takewhile(lambda count: count < most, counts), most]
