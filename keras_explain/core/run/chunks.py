@@ -206,7 +206,8 @@ class _Work:
         reduce, finish = self._explainer.reduce, self._functions.finish(function)
         self.values = finish.learned
         stats, done, left = None, 0, np.arange(len(share.rows))
-        parts, places = [], []
+        parts: list[dict[str, Any]] = []
+        places: list[np.ndarray] = []
         for stop in share.stops or (share.size,):
             new = reduce.merged(self._chunks(rows, function, share.between(done, stop), advance))
             stats = new if stats is None else reduce.merge(stats, new)
