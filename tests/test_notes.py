@@ -46,7 +46,8 @@ class TestGaps:
         np.testing.assert_allclose(found, [0, 2, 0, np.inf])
 
     def test_one_is_said_above_a_tenth(self):
-        said = [notes.of_gap(gap) for gap in (None, np.nan, 0.1, 0.101, 0.344, 9.99, np.inf)]
+        shares = (None, np.nan, 0.1, 0.101, 0.344, 9.99, np.inf)
+        said = [notes.of_shares(share, None)[0] for share in shares]
         assert said == ["", "", "", "gap 10 %", "gap 34 %", "gap 999 %", "gap > 999 %"]
 
 
@@ -119,6 +120,13 @@ class TestFigures:
         assert sum("gap" in text for text in texts) == 1  # the others are small, or noise anyway
         assert_tidy(figure)
 
+    @pytest.mark.parametrize("name", ["relative_error", "value_error"])
+    def test_errors_stand_behind_the_score(self, name):
+        figure = plots.plot(pictures(**{name: np.float32([0.124, 12, 0.09])}))
+        texts = texts_of(figure)
+        assert "1.00 · error 12 %" in texts
+        assert sum("error" in text for text in texts) == 1  # the others are small, or noise anyway
+
     def test_each_of_several_inputs_is_told_by_itself(self):
         values = {"a": np.ones((1, 3)), "b": np.full((1, 3), 1e-12)}
         reliable = {"a": np.array([True]), "b": np.array([False])}
@@ -146,29 +154,34 @@ class TestLogged:
     def test_descriptions_and_tables_say_it(self):
         record = test_sinks.record(reliable=np.array([True, False]))
         record.explanation.extras.update(
-            base_values=np.float32([0.5, 0]), convergence_delta=np.float32([0.5, 0])
+            base_values=np.float32([0.5, 0]),
+            convergence_delta=np.float32([0.5, 0]),
+            relative_error=np.float32([0.3, 0.3]),
         )
-        assert "score 1\\.5, gap 50 %" in wording.description(record, 0)
+        assert "score 1\\.5, gap 50 %, error 30 %" in wording.description(record, 0)
         assert "score \\-2, below float precision" in wording.description(record, 1)
         assert "below float precision" in wording.table([record])
 
     def test_events_say_it(self):
         record = logs.record(0, reliable=np.array([True, False, True]))
         record.explanation.extras.update(
-            base_values=record.explanation.scores - 1, convergence_delta=np.float32([0.5, 0, 0])
+            base_values=record.explanation.scores - 1,
+            convergence_delta=np.float32([0.5, 0, 0]),
+            relative_error=np.float32([0.25, np.nan, 0]),
         )
         headers = [
             events.read_map(maps.maps(record, maps.shown(record), sample)[0]) for sample in range(3)
         ]
         assert [header["reliable"] for header in headers] == [[True], [False], [True]]
         assert [header["gap"] for header in headers] == [[pytest.approx(0.5)], [0], [0]]
+        assert [header["error"] for header in headers] == [[0.25], [None], [0]]
 
     def test_events_of_before_are_read(self):
         header = json.loads(maps.maps(logs.record(0), maps.shown(logs.record(0)), 0)[0])
-        assert header["gap"] is header["reliable"] is None
-        del header["gap"], header["reliable"]
+        assert header["gap"] is header["reliable"] is header["error"] is None
+        del header["gap"], header["reliable"], header["error"]
         read = events.read_map(json.dumps(header).encode())
-        assert read["gap"] is read["reliable"] is None
+        assert read["gap"] is read["reliable"] is read["error"] is None
 
     def test_a_training_logs_it(self, tmp_path):
         x = keras.Input((4, 4, 1))

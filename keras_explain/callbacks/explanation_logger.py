@@ -46,14 +46,17 @@ class ExplanationLogger(keras.callbacks.Callback):
     | scalar             | what                                                               |
     |--------------------|--------------------------------------------------------------------|
     | `completeness_gap` | sum of abs(convergence delta) / sum of abs(score - baseline score) |
+    | `relative_error`   | mean of norm of standard error / norm of values                    |
+    | `value_error`      | mean of the estimated error of an integral's values, relative      |
     | `drift`            | mean of 1 - rank correlation with the maps of the step before      |
     | `concentration`    | mean Gini coefficient of abs(map)                                  |
     | `score`            | mean score of the explained class                                  |
     | `scale`            | the limit of the colours, the same for all samples                 |
     | a metric's name    | mean of what the metric returns                                    |
 
-    `completeness_gap` is there for explainers that have a convergence delta, `drift` from the
-    second explained step on.
+    `completeness_gap` is there for explainers that have a convergence delta, `relative_error` for
+    those that draw samples, `value_error` for Integrated Gradients, `drift` from the second
+    explained step on.
 
     All explainers are run once when training starts: that compiles them, and brings a mistake in
     the configuration to light as an error, whatever `on_error` says. Neither the model nor any

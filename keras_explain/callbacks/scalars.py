@@ -12,7 +12,15 @@ from keras_explain.core.record.explanation import Explanation
 from keras_explain.plots.places import layer_of, layouts_of
 
 Maps = npt.NDArray[np.float64]  # [rows, N]
-NAMES = {"completeness_gap", "drift", "concentration", "score", "scale"}
+NAMES = {
+    "completeness_gap",
+    "relative_error",
+    "value_error",
+    "drift",
+    "concentration",
+    "score",
+    "scale",
+}
 
 
 def flat_maps(explanation: Explanation) -> Maps:
@@ -60,12 +68,15 @@ def measure(
         previous: The ranks at the step before; `None` at the first step.
 
     Returns:
-        `completeness_gap` where the explanation has a convergence delta, `drift` from the second
-        step on, `concentration`, and `score`.
+        `completeness_gap` where the explanation has a convergence delta, `relative_error` and
+        `value_error` where it has these, `drift` from the second step on, `concentration`, and
+        `score`.
     """
     scalars = {}
     if {"convergence_delta", "base_values"} <= explanation.extras.keys():
         scalars["completeness_gap"] = completeness_gap(explanation)
+    for name in {"relative_error", "value_error"} & explanation.extras.keys():
+        scalars[name] = float(np.mean(explanation.extras[name], dtype=np.float64))
     if previous is not None:
         scalars["drift"] = drift(ranks, previous)
     scalars["concentration"] = concentration(maps)

@@ -51,6 +51,7 @@ class Explained:
     base_values: npt.NDArray[np.float32] | None  # [n * K]
     reliable: npt.NDArray[np.bool_]  # [n * K]
     gaps: npt.NDArray[np.float64] | None  # [n * K]: what the values leave unexplained
+    errors: npt.NDArray[np.float64] | None  # [n * K]: by which share they are off
     features: npt.NDArray[Any] | None  # [n * K, ...]: the feature of each place, -1 for none
     words: npt.NDArray[Any] | None  # [n, T]
     is_signed: bool  # whether signs say what raises the score and what lowers it
@@ -79,14 +80,16 @@ class Explained:
         return self.maps[self.reliable]
 
     def captions(self) -> list[Caption]:
-        """Class and score of each row, and the gap where it is large."""
+        """Class and score of each row, and gap and error where they are large."""
         return [
-            (name, _joined(number(score), notes.of_gap(self._gap(row))))
+            (name, _joined(number(score), *self._shares(row)))
             for row, (name, score) in enumerate(zip(self.classes, self.scores, strict=True))
         ]
 
-    def _gap(self, row: int) -> float | None:
-        return None if self.gaps is None or not self.reliable[row] else float(self.gaps[row])
+    def _shares(self, row: int) -> tuple[str, str]:
+        known = self.reliable[row]
+        shares = (None if of is None or not known else of[row] for of in (self.gaps, self.errors))
+        return notes.of_shares(*shares)
 
     def notes(self) -> list[str]:
         """What is said in place of values that can't be told from zero; "" of all others."""
@@ -245,6 +248,7 @@ def _one_input(
         base_values=rows(base_values),
         reliable=rows(notes.reliable(explanation, _part(place, explanation))),
         gaps=rows(notes.completeness_gaps(explanation)),
+        errors=rows(notes.errors(explanation)),
         features=None if features is None else _channels_last(rows(features), layout),
         words=None if words is None else words[:max_samples],
         is_signed=explanation.explainer.plan.signed,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 BELOW = "below float precision"
 NOTHING = "zero everywhere"
-LEAST_GAP = 0.1  # a smaller one is not said
+LEAST = 0.1  # smaller gaps and errors are not said
 
 
 def reliable(explanation: Explanation, part: int | None = None) -> npt.NDArray[np.bool_]:
@@ -37,17 +37,28 @@ def completeness_gaps(explanation: Explanation) -> npt.NDArray[np.float64] | Non
     return None if base is None or delta is None else gaps(explanation.scores, base, delta)
 
 
+def errors(explanation: Explanation) -> npt.NDArray[np.float64] | None:
+    """By which share the values are off, of the scores' shape; None where that is not known.
+
+    It is the relative standard error of what is drawn, or what is known of an integral's values.
+    """
+    extras = explanation.extras
+    found = extras.get("relative_error", extras.get("value_error"))
+    return None if found is None else np.asarray(found, np.float64)
+
+
 def words(explanation: Explanation, known: Any = None) -> npt.NDArray[np.object_]:
-    """What is said of each map, of the scores' shape: that it is below precision, or its gap.
+    """What is said of each map, of the scores' shape: below precision, or its gap and error.
 
     Args:
         explanation: An explanation.
         known: Whether maps can be told from zero; by default any of their inputs' values.
     """
-    known, rates = reliable(explanation) if known is None else known, completeness_gaps(explanation)
+    known = reliable(explanation) if known is None else known
+    shares = completeness_gaps(explanation), errors(explanation)
     said = np.full(known.shape, "", object)
     for at in map(tuple, np.argwhere(known)):
-        said[at] = "" if rates is None else of_gap(rates[at])
+        said[at] = ", ".join(filter(None, of_shares(*(s if s is None else s[at] for s in shares))))
     for at in map(tuple, np.argwhere(~known)):
         leaves = keras.tree.flatten(explanation.values)
         said[at] = unreliable([np.any(leaf[at]) for leaf in leaves])
@@ -59,8 +70,12 @@ def unreliable(values: Any) -> str:
     return BELOW if np.any(values) else NOTHING
 
 
-def of_gap(gap: float | None) -> str:
-    """Such as "gap 34 %"; "" of a gap that is small, or not known."""
-    if gap is None or not gap > LEAST_GAP:
+def of_shares(gap: float | None, error: float | None) -> tuple[str, str]:
+    """Such as "gap 34 %" and "error 12 %"; "" of what is small, or not known."""
+    return _of_share("gap", gap), _of_share("error", error)
+
+
+def _of_share(name: str, share: float | None) -> str:
+    if share is None or not share > LEAST:
         return ""
-    return f"gap {gap:.0%}".replace("%", " %") if gap < 10 else "gap > 999 %"
+    return f"{name} {share:.0%}".replace("%", " %") if share < 10 else f"{name} > 999 %"

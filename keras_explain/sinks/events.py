@@ -89,7 +89,7 @@ def map_blobs(header: Mapping[str, Json], maps: Any) -> Blobs:
 
     Args:
         header: `classes`, `scores`, `predicted`, `probability`, `limit`, `signed`, `samples`,
-            `reliable` and `gap`, as docs/events.md says.
+            `reliable`, `gap` and `error`, as docs/events.md says.
         maps: The maps, a row per class: `[K, H, W]`, `[K, T]`, `[K, T, F]` or `[K, F]`.
 
     Returns:
@@ -264,7 +264,7 @@ def read_map(blob: bytes) -> dict[str, Json]:
     _expect(fits, f"a `range` [lo, hi] for each of {count} maps", ends)
     _expect(_are_finite([header.get("limit")]), "a `limit`", header.get("limit"))
     _expect(isinstance(header.get("signed"), bool), "`signed`", header.get("signed"))
-    for key, fit in (("reliable", _is_bool), ("gap", _is_number)):
+    for key, fit in (("reliable", _is_bool), ("gap", _is_number), ("error", _is_number)):
         given: Json = header.setdefault(key, None)  # logs of before have none
         fits = isinstance(given, list) and len(given) == count and all(map(fit, given))
         _expect(given is None or fits, f"`{key}` for {count} scores", given)

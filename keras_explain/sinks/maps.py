@@ -111,7 +111,9 @@ def maps(record: Record, shown: Shown, sample: int) -> events.Blobs:
     def of(values: Any) -> Any:
         return None if values is None else values[sample].item()
 
-    gaps = notes.completeness_gaps(record.explanation)
+    def shares(of: Any) -> Any:
+        return None if of is None else np.atleast_1d(of[sample]).tolist()
+
     header = {
         "kind": shown.kind,
         "samples": shown.digest,
@@ -122,7 +124,8 @@ def maps(record: Record, shown: Shown, sample: int) -> events.Blobs:
         "limit": float(record.limit),
         "signed": bool(record.signed),
         "reliable": None if shown.reliable is None else shown.reliable[sample].tolist(),
-        "gap": None if gaps is None else np.atleast_1d(gaps[sample]).tolist(),
+        "gap": shares(notes.completeness_gaps(record.explanation)),
+        "error": shares(notes.errors(record.explanation)),
     }
     return events.map_blobs(header, shown.maps[sample])
 

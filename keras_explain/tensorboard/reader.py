@@ -22,7 +22,7 @@ _OURS = "explain"  # the directory that the sink writes to
 _BESIDE = ("train", "validation")  # those of Keras's callback
 _SHOWN = (
     *("bits", "shape", "classes", "scores", "predicted", "probability", "range", "limit"),
-    *("signed", "reliable", "gap"),
+    *("signed", "reliable", "gap", "error"),
 )
 
 

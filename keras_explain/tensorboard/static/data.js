@@ -182,6 +182,7 @@ function checkedRecord(record, blobs) {
     samples: record.samples ?? null,
     reliable: list(record.reliable), // empty in logs of before
     gaps: list(record.gap),
+    errors: list(record.error),
     images,
   };
 }

@@ -41,6 +41,7 @@ function described({ map, record, index, run }, { method }, sample) {
     score: record.scores[index] ?? null,
     reliable: record.reliable[index] ?? null,
     gap: record.gaps[index] ?? null,
+    error: record.errors[index] ?? null,
     predicted: record.predicted,
     label: run.samples.labels[sample] ?? null,
     shape: map.shape,

@@ -113,7 +113,9 @@ export function caption(part) {
 
 // What is to be said of a map, or null.
 export function saidOf(part) {
-  return noteOf(part) ?? gapOf(part);
+  const { record, index } = part;
+  const shares = [shareOf("gap", record.gaps[index]), shareOf("error", record.errors[index])];
+  return noteOf(part) ?? (shares.filter(Boolean).join(" · ") || null);
 }
 
 // What is said in place of a map that can't be told from zero; null of all others.
@@ -122,13 +124,12 @@ export function noteOf({ record, index, map }) {
   return map && map.low === 0 && map.high === 0 ? "zero everywhere" : "below float precision";
 }
 
-const LEAST_GAP = 0.1;
+const LEAST = 0.1;
 
-// How much of the score a map leaves unexplained, where that is much.
-function gapOf({ record, index }) {
-  const gap = record.gaps[index];
-  if (!Number.isFinite(gap) || gap <= LEAST_GAP) return null;
-  return gap < 10 ? `gap ${Math.round(100 * gap)} %` : "gap > 999 %";
+// How much of the score a map leaves unexplained, or by which share it is off, where that is much.
+function shareOf(name, share) {
+  if (!Number.isFinite(share) || share <= LEAST) return null;
+  return share < 10 ? `${name} ${Math.round(100 * share)} %` : `${name} > 999 %`;
 }
 
 // A number in few characters.
