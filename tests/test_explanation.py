@@ -44,7 +44,8 @@ def test_fields():
     assert isinstance(explanation.target, kx.targets.Class)
     np.testing.assert_array_equal(explanation.target.index, [1] * models.ROWS)
     np.testing.assert_array_equal(explanation.x, case.x)
-    assert explanation.extras.keys() == {"base_values", "convergence_delta", "reliable"}
+    names = {"base_values", "convergence_delta", "value_error", "reliable"}
+    assert explanation.extras.keys() == names
     assert len(explanation) == models.ROWS
 
 

@@ -484,3 +484,137 @@ def test_tokens_beside_numbers():
     naive.close(explanation.values["ids"], expected[:, :8].reshape(3, 4, 2).sum(axis=-1))
     naive.close(explanation.values["numbers"], expected[:, 8:])
     naive.close(explanation.extras["base_values"], net.score(start, 1))
+
+
+# How far off the values are
+
+
+def every_other(node):
+    """The interpolatory weights over [0, 1] of every other node, by moments, `[2, n]`."""
+    weights = np.zeros((2, len(node)))
+    for i in (0, 1):
+        some = node[i::2]
+        powers = np.vander(some, increasing=True).T
+        weights[i, i::2] = np.linalg.solve(powers, 1 / np.arange(1, len(some) + 1))
+    return weights
+
+
+def numpy_error(net, x, target, start, steps):
+    """Half the difference of the two sums over every other node, by sqrt(3), of each value."""
+    node = np.sort(naive.gauss_legendre(steps)[0])
+    sums = [numpy_ig(net, x, target, start, (node, weight)) for weight in every_other(node)]
+    return (sums[0] - sums[1]) / 2 / np.sqrt(3)
+
+
+def relative(error, values):
+    def norm(a):
+        return np.linalg.norm(np.reshape(a, (len(a), -1)), axis=1)
+
+    return norm(error) / norm(values)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7, 12])
+@pytest.mark.parametrize("batch_size", [1, 4, None])
+def test_the_error_is_half_the_difference_of_two_sums(steps, batch_size):
+    model = naive.network(activation="relu", pool="max")
+    net, x = naive.Net([model]), naive.inputs((8, 6, 2))
+    many = np.array([[0, 1], [3, 3], [2, 0]])
+    explanation = IG(steps=steps, baseline=-0.3)(model, x, many, batch_size=batch_size)
+    rule = naive.gauss_legendre(steps)
+    for k in range(2):
+        error = numpy_error(net, x, many[:, k], -0.3, steps)
+        values = numpy_ig(net, x, many[:, k], -0.3, rule)
+        found = explanation.extras["value_error"][:, k]
+        np.testing.assert_allclose(found, relative(error, values), rtol=1e-3)
+
+
+def test_the_error_of_the_averaged_gradient(picture):
+    model, net, x = picture
+    start = np.roll(x, 1, axis=0)
+    explanation = IG(steps=5, baseline=start, multiply_by_inputs=False)(model, x, CLASSES)
+    error = numpy_error(net, x, CLASSES, start, 5) / (x - start)
+    values = numpy_ig(net, x, CLASSES, start, naive.gauss_legendre(5)) / (x - start)
+    np.testing.assert_allclose(
+        explanation.extras["value_error"], relative(error, values), rtol=1e-3
+    )
+
+
+def test_the_error_of_tokens_is_that_of_their_sums(sentence):
+    model, net, table, ids = sentence
+    explanation = IG(steps=3)(model, ids, 1)
+    x, start = table[ids], np.broadcast_to(table[0], (3, 6, 4))
+    error = numpy_error(net, x, 1, start, 3).sum(axis=-1)
+    values = numpy_ig(net, x, 1, start, naive.gauss_legendre(3)).sum(axis=-1)
+    np.testing.assert_allclose(
+        explanation.extras["value_error"], relative(error, values), rtol=1e-3
+    )
+
+
+def test_the_error_of_several_inputs_is_one_and_at_a_layer_is_the_layers():
+    a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
+    joined = layers.Concatenate(name="joined")([a, b])
+    head = layers.Dense(2)(layers.Dense(5, activation="tanh")(joined))
+    model = naive.randomize(keras.Model([a, b], head))
+    net, x = naive.Net(model.layers[-2:]), [naive.inputs((4,)), naive.inputs((3,), seed=1)]
+    both = np.concatenate(x, axis=1)
+    error = numpy_error(net, both, 1, 0.0, 4)
+    expected = relative(error, numpy_ig(net, both, 1, 0.0, naive.gauss_legendre(4)))
+    for explainer in (IG(steps=4), IG(steps=4, layer="joined")):
+        found = explainer(model, x, 1).extras["value_error"]
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [2, 5, 12])
+def test_no_error_of_polynomials_that_half_the_nodes_integrate(steps):
+    model = functional(lambda x: power(x, steps // 2), 3, units=2)
+    explanation = IG(steps=steps, baseline=0.5)(model, naive.inputs((3,)), 1)
+    assert explanation.extras["value_error"].max() < 1e-6
+
+
+@pytest.mark.parametrize("steps", [5, 20, 50])
+def test_the_error_of_many_kinks_is_right(steps):
+    """relu(x - t) from 0 is x - t, and its gradient jumps at t / x."""
+    rng = np.random.default_rng(0)
+    place = rng.uniform(size=400).astype(np.float32)
+    x = rng.uniform(1, 3, size=(3, 400)).astype(np.float32)
+    model = functional(lambda v: ops.sum(ops.relu(v - place), axis=-1, keepdims=True), 400)
+    explanation = IG(steps=steps)(model, x)
+    truth = x.astype(np.float64) - place
+    error = relative(explanation.values - truth, explanation.values)
+    ratio = explanation.extras["value_error"] / error
+    assert (ratio > 0.8).all()
+    assert (ratio < 1.25).all()
+    gap = np.abs(explanation.extras["convergence_delta"]) / explanation.scores
+    assert (gap < 0.3 * error).all()  # the errors cancel in the sum
+
+
+@pytest.mark.parametrize("steps", [2, 4, 8])
+def test_the_error_of_a_smooth_network_is_not_below_the_true_one(picture, steps):
+    model, net, x = picture
+    explanation = IG(steps=steps)(model, x, CLASSES)
+    truth = numpy_ig(net, x, CLASSES, rule=naive.gauss_legendre(60))
+    error = relative(explanation.values - truth, explanation.values)
+    assert (explanation.extras["value_error"] > error).all()
+
+
+def test_one_step_has_nothing_to_compare_with(dense):
+    model, _, x = dense
+    assert np.isnan(IG(steps=1)(model, x, 1).extras["value_error"]).all()
+
+
+def test_values_that_are_zero_have_no_error(dense):
+    model, _, x = dense
+    start = x.copy()
+    start[0] += 1
+    with pytest.warns(UserWarning, match="zero everywhere for some"):
+        error = IG(steps=4, baseline=start)(model, x, 1).extras["value_error"]
+    assert error[0] > 0
+    assert not error[1:].any()
+
+
+@pytest.mark.parametrize("steps", [2, 3, 50, 51, 300])
+def test_sums_over_every_other_node_are_stable(steps):
+    passes = IG(steps=steps).passes(0)
+    off = np.sqrt(3) * passes["error"].astype(np.float64) * passes["weight"]
+    np.testing.assert_allclose(np.abs(off).sum(), 1, rtol=1e-5)  # two halves, of no other sign
+    np.testing.assert_allclose(off.sum(), 0, atol=1e-6)

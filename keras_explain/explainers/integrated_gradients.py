@@ -1,15 +1,17 @@
 """Integrated Gradients."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from keras import tree
 
+from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.data import baselines
 from keras_explain.core.explainer import Attribution
-from keras_explain.core.model.points import between
+from keras_explain.core.model.points import between, per_row
 from keras_explain.core.model.probe import Probe
 from keras_explain.core.run.plan import Pass, Plan
 
@@ -22,6 +24,16 @@ class IntegratedGradients(Attribution):
     The integral is a Gauss-Legendre sum, which is exact for polynomials of degree `2 steps - 1`.
     The values sum to `S_c(x) - S_c(x')`; how far they are from it is in
     `extras["convergence_delta"]` `[B]`, and `S_c(x')` in `extras["base_values"]` `[B]`.
+
+    That gap says little of the values, whose errors cancel in it. `extras["value_error"]` `[B]`
+    estimates the relative error of the values themselves, `||values - integral|| / ||values||`, at
+    no further pass: by half the difference of the two interpolatory sums over every other point,
+    divided by `sqrt(3)`, since a jump of the gradient between two points is missed by an error that
+    is uniform within that half difference. It is NaN for one step. Beside 1,000 and more midpoints
+    it was 0.7 to 1.2 times the true error for networks with rectifiers, whose gradients jump at
+    many places (a CNN of 28 x 28 pictures, MobileNetV2; 8 to 200 steps), 0.4 to 2.7 times for one
+    with few (an MLP), and above the true error for smooth ones, whose error 50 steps leave below
+    rounding.
 
     Args:
         steps: The number of points on the line.
@@ -46,9 +58,13 @@ class IntegratedGradients(Attribution):
     @property
     def plan(self) -> Plan:
         if not self.multiply_by_inputs:
-            return replace(super().plan, unit="score per input")
+            return replace(super().plan, unit="score per input", value_error=self._error)
         return replace(
-            super().plan, unit="score", measured_from="own reference", references=self._reference
+            super().plan,
+            unit="score",
+            measured_from="own reference",
+            references=self._reference,
+            value_error=self._error,
         )
 
     def check(self, x: Any) -> None:
@@ -56,22 +72,48 @@ class IntegratedGradients(Attribution):
 
     def passes(self, seed: int) -> dict[str, Any]:
         node, weight = np.polynomial.legendre.leggauss(self.steps)
-        return {
-            "alpha": ((node + 1) / 2).astype(np.float32),
-            "weight": (weight / 2).astype(np.float32),
+        passes = {
+            "alpha": (node + 1) / 2,
+            "weight": weight / 2,
+            "error": _half_difference(node) / math.sqrt(3) / weight,
         }
+        return {name: of.astype(np.float32) for name, of in passes.items()}
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         point = between(self._start(probe), x, pass_["alpha"])
-        return probe.gradient(point, target, weight=pass_["weight"])
+        gradient = probe.gradient(point, target, weight=pass_["weight"])
+        error = tree.map_structure(lambda g: g * per_row(pass_["error"], g), gradient)
+        return {"gradient": gradient, "error": error}
 
     def finish(self, probe: Probe, total: Any, x: Any) -> Any:
+        return self._attributed(probe, total["gradient"], x)
+
+    def _error(self, probe: Probe, total: Any, x: Any) -> Any:
+        return self._attributed(probe, total["error"], x)
+
+    def _attributed(self, probe: Probe, gradient: Any, x: Any) -> Any:
         if not self.multiply_by_inputs:
-            return total
-        return tree.map_structure(lambda t, a, b: t * (b - a), total, self._start(probe), x)
+            return gradient
+        return tree.map_structure(lambda g, a, b: g * (b - a), gradient, self._start(probe), x)
 
     def _reference(self, probe: Probe, passes: dict[str, Any]) -> Any:
         return probe.baseline(self.baseline)
 
     def _start(self, probe: Probe) -> Any:
         return probe.point(probe.baseline(self.baseline))
+
+
+def _half_difference(node: np.ndarray) -> np.ndarray:
+    """The weights `[steps]` of half the difference of two sums over [-1, 1], of every other node.
+
+    Both are exact for polynomials of as many terms as they have nodes. One node has no other.
+    """
+    if len(node) == 1:
+        return np.full(1, np.nan)
+    weight = np.empty(len(node))
+    for first, sign in ((0, 0.5), (1, -0.5)):
+        some = node[first::2]
+        terms = np.polynomial.legendre.legvander(some, len(some) - 1).T  # [terms, nodes]
+        integrals = 2.0 * np.eye(len(some))[:, :1]
+        weight[first::2] = sign * backend.solve(terms, integrals)[:, 0]
+    return weight

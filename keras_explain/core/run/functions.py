@@ -231,8 +231,25 @@ def _found(probe: Probe, explainer: "Explainer", total: Nest, point: Nest) -> di
     plan, values = explainer.plan, explainer.finish(probe, total, point)
     if plan.values == "point" and not explainer.reduce.collapses:
         values = probe.space.collapse(values)
-    sized = {SIZE: precision.size_of(point)} if plan.unit == "score per input" else {}
-    return {"values": values, **sized, **explainer.extras(total)}
+    found = {"values": values, **explainer.extras(total)}
+    if plan.unit == "score per input":
+        found[SIZE] = precision.size_of(point)
+    if plan.value_error is not None:
+        error = probe.space.collapse(plan.value_error(probe, total, point))
+        found["value_error"] = _beside(error, values)
+    return found
+
+
+def _beside(error: Nest, values: Nest) -> Tensor:
+    """The L2 norm of a row's errors over that of its values, `[n]`; 0 where nothing is off."""
+
+    def norm(nest: Nest) -> Tensor:
+        leaves = (ops.cast(leaf, "float64") for leaf in tree.flatten(nest))
+        squares = (ops.sum(ops.square(leaf), tuple(range(1, len(leaf.shape)))) for leaf in leaves)
+        return ops.sqrt(sum(squares))
+
+    off, size = norm(error), norm(values)
+    return ops.cast(ops.where(off == 0, off, off / size), "float32")
 
 
 def _collapse(probe: Probe, explainer: "Explainer") -> Callable[[Nest], Nest]:

@@ -143,6 +143,8 @@ class Plan:
             all of them.
         references: `references(probe, passes)`: inputs, of the nest of `probe.inputs`, that the
             attributions are measured from.
+        value_error: `value_error(probe, total, x)`: an estimate of how far off each value is, like
+            what `Explainer.finish` returns. `extras["value_error"]` is its size beside theirs.
         afterwards: `afterwards(x, result, share)`: parts of the result made anew in NumPy, after
             the graph. `x` has its channels last (an axis of length 1, where there are none);
             `result` is `"values"`, `"scores"`, `"index"` and the extras, arrays `[rows, ...]` (for
@@ -166,6 +168,7 @@ class Plan:
     stops: Sequence[int] = ()
     error: float | None = None
     references: Callable[[Probe, dict[str, Tensor]], Nest] | None = None
+    value_error: Callable[[Probe, Nest, Nest], Nest] | None = None
     afterwards: Callable[[Nest, dict[str, Any], Share], dict[str, Any]] | None = None
 
     @property
