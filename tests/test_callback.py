@@ -471,7 +471,8 @@ class TestLogs:
         logs = fit([ExplanationLogger(explainers, x, y, sinks=[memory])]).history
         ours = {key for key in logs if key.startswith("explain/")}
         assert ours == keys("integrated_gradients", "saliency", scalars=[*SCALARS, "drift"]) | {
-            "explain/integrated_gradients/completeness_gap"
+            "explain/integrated_gradients/completeness_gap",
+            "explain/integrated_gradients/value_error",
         }
         for name, history in memory.history().items():
             maps = [np.asarray(e.values).sum(-1).reshape(5, -1) for _, e in history]

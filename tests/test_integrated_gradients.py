@@ -612,7 +612,7 @@ def test_values_that_are_zero_have_no_error(dense):
     assert not error[1:].any()
 
 
-@pytest.mark.parametrize("steps", [2, 3, 50, 51, 300])
+@pytest.mark.parametrize("steps", [2, 3, 50, 51, 300, 1000])
 def test_sums_over_every_other_node_are_stable(steps):
     passes = IG(steps=steps).passes(0)
     off = np.sqrt(3) * passes["error"].astype(np.float64) * passes["weight"]

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from keras_explain import backend
 from keras_explain.core import checks
 from keras_explain.core.data import baselines
 from keras_explain.core.explainer import Attribution
@@ -75,7 +74,7 @@ class IntegratedGradients(Attribution):
         passes = {
             "alpha": (node + 1) / 2,
             "weight": weight / 2,
-            "error": _half_difference(node) / math.sqrt(3) / weight,
+            "error": _half_difference(node, weight) / math.sqrt(3) / weight,
         }
         return {name: of.astype(np.float32) for name, of in passes.items()}
 
@@ -103,17 +102,25 @@ class IntegratedGradients(Attribution):
         return probe.point(probe.baseline(self.baseline))
 
 
-def _half_difference(node: np.ndarray) -> np.ndarray:
-    """The weights `[steps]` of half the difference of two sums over [-1, 1], of every other node.
+def _half_difference(node: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The weights `[steps]` of half the difference of two sums, each of every other node.
 
-    Both are exact for polynomials of as many terms as they have nodes. One node has no other.
+    Each sum is of the polynomial through its nodes, which the rule of all nodes integrates exactly:
+    the weight of a node that it lacks goes to its own. One node has no other.
     """
     if len(node) == 1:
         return np.full(1, np.nan)
-    weight = np.empty(len(node))
+    difference = np.empty(len(node))
     for first, sign in ((0, 0.5), (1, -0.5)):
-        some = node[first::2]
-        terms = np.polynomial.legendre.legvander(some, len(some) - 1).T  # [terms, nodes]
-        integrals = 2.0 * np.eye(len(some))[:, :1]
-        weight[first::2] = sign * backend.solve(terms, integrals)[:, 0]
-    return weight
+        own, lacking = slice(first, None, 2), slice(1 - first, None, 2)
+        shared = weight[lacking, None] * _lagrange(node[own], node[lacking])
+        difference[own] = sign * (weight[own] + shared.sum(axis=0))
+    return difference
+
+
+def _lagrange(node: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The Lagrange polynomials of nodes in [-1, 1] at other places, `[places, nodes]`."""
+    apart = 2 * (node[:, None] - node)  # doubled, so that products stay of an order
+    np.fill_diagonal(apart, 1)
+    share = 1 / apart.prod(axis=1) / (at[:, None] - node)
+    return share / share.sum(axis=1, keepdims=True)
