@@ -92,7 +92,7 @@ QUICK = (
     *("ScoreCAM", "LayerConductance", "KernelSHAP", "Occlusion", "MeaningfulPerturbation"),
 )
 # The extras that count something.
-COUNTS = {"segments", "features"}
+COUNTS = {"segments", "features", "passes"}
 # What a class can't explain, and words of the error that says so.
 REFUSED = {(name, "tabular"): "layer whose output has a spatial extent" for name in MAPS}
 REFUSED |= {

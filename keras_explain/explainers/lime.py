@@ -1,13 +1,15 @@
 """LIME: a linear model that is true near the input."""
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from keras_explain import backend
 from keras_explain.core import checks
+from keras_explain.core.hiding import designs
 from keras_explain.core.hiding.perturbation import Coalitions
+from keras_explain.core.sampled import Sampled
 
 _DISTANCES = ("cosine", "hamming")
 _REGRESSIONS = ("ridge", "lasso")
@@ -15,35 +17,50 @@ _SELECTIONS = ("auto", "forward_selection", "highest_weights", "lasso_path")
 _FEW = 6  # up to so many features, "auto" selects forward, as the authors' code does
 _KNOTS = 500  # of a lasso's path that are looked at
 _SLIGHT = 0.01  # the penalty of the model whose highest weights are looked for
+_SAMPLES = 1000  # whose penalty is alpha
+_BLOCKS = 16  # of samples, each of which is left out once
+_ENTRIES = 2**24  # of their matrices that are in memory at once
 
 
-class LIME(Coalitions):
+class LIME(Sampled, Coalitions):
     """The weights of a linear model that agrees with the score near the input.
 
     Each sample hides every feature with probability 1/2; z' in {0, 1}^M says which are present, and
-    the first sample hides none. The local model g minimises
+    the first sample hides none. From two samples a feature on they are a random folded-over
+    fraction of all coalitions, which spreads them evenly; fewer are drawn independently. Of n
+    samples, the local model g minimises
 
-    `sum over z' of pi(z') * (S_c(z') - g(z'))^2 + alpha * penalty(w)`, `g(z') = b + w . z'`,
-    `pi(z') = exp(-d(z')^2 / (2 * kernel_width^2))`
+    `sum over z' of pi(z') * (S_c(z') - g(z'))^2 + alpha * n / 1000 * penalty(w)`,
+    `g(z') = b + w . z'`, `pi(z') = exp(-d(z')^2 / (2 * kernel_width^2))`
 
     `values` are w at each place of a feature: what is positive speaks for the score (pros), what is
     negative against it (cons). They have the input's shape, without channels where a feature takes
-    all of them (`[B, H, W]`, `[B, T]`). In `extras`, each `[B]`: `"r2"`, how much of the score's
-    weighted variance the local model explains (1 at most; also 1 for a constant score);
-    `"intercept"`, b; and `"local_prediction"`, g at the input itself.
+    all of them (`[B, H, W]`, `[B, T]`). In `extras`:
+
+    - `"standard_error"` of the values, beside what infinitely many samples would give: of the
+      weights without each of R = 16 blocks of consecutive samples in turn,
+      `sqrt((R - 1) / R * sum over blocks of (w without it - w)^2)`. It is for the features that
+      are used; others have NaN, as all have where the rest of the samples does not say what each
+      feature does. With fewer than about three samples a feature it is too large.
+    - each `[B]`: `"r2"`, how much of the score's weighted variance the local model explains (1 at
+      most; also 1 for a constant score); `"intercept"`, b; `"local_prediction"`, g at the input
+      itself; `"relative_error"` and `"passes"`, as for each method that draws samples.
 
     Args:
         features: As in `FeatureAblation`.
         groups: As in `FeatureAblation`.
         baseline: As in `FeatureAblation`.
         background: As in `FeatureAblation`.
-        samples: The number of samples, 2 or more, the input among them.
+        samples: The number of samples, 2 or more, the input among them; or `"auto"`.
+        error: As in `Sampled`.
+        max_passes: As in `Sampled`.
         kernel_width: How near a sample must be to count, in units of `distance` (which is 1 where
             all is hidden).
         distance: `"cosine"`, `1 - sqrt(share of features present)`, as in the authors' code; or
             `"hamming"`, the share of features hidden.
         regression: `"ridge"`, with the penalty `sum of w^2`, or `"lasso"`, `sum of |w|`.
-        alpha: The factor of the penalty; 0 for least squares.
+        alpha: The factor of the penalty for 1000 samples, which grows with their number, so that
+            the values do not depend on it; 0 for least squares.
         top_features: How many features the local model may use at most; by default all. The values
             of the others are 0.
         selection: How these are found. `"forward_selection"`: one by one, each time the one that
@@ -55,7 +72,10 @@ class LIME(Coalitions):
         - [Ribeiro et al., 2016](https://arxiv.org/abs/1602.04938), equations 1 and 2
     """
 
-    samples: int = 1000
+    of_features: ClassVar[frozenset[str]] = frozenset({"standard_error"})
+    fewest: ClassVar[int] = 2
+
+    samples: int | Literal["auto"] = 1000
     kernel_width: float = 0.25
     distance: Literal["cosine", "hamming"] = "cosine"
     regression: Literal["ridge", "lasso"] = "ridge"
@@ -65,7 +85,8 @@ class LIME(Coalitions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.count("samples", self.samples, least=2)
+        if self.samples != "auto":
+            checks.count("samples", self.samples, self.fewest)
         checks.share("alpha", self.alpha)
         checks.share("kernel_width", self.kernel_width)
         if self.kernel_width == 0:
@@ -77,16 +98,20 @@ class LIME(Coalitions):
         checks.choice("selection", self.selection, _SELECTIONS)
 
     def coalitions(self, count: int, seed: int) -> np.ndarray:
-        present = backend.random_uniform(seed, (self.samples, count)) < 0.5
+        number = self.limit if self.samples == "auto" else self.samples
+        present = designs.halves(seed, number, count)
         present[0] = True
         return present
+
+    def stops(self, count: int) -> Sequence[int]:
+        return designs.stops(count, self.limit) if self.is_auto else ()
 
     def values_of(self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
         n, passes, classes = scores.shape
         z = present.astype(np.float64)
         rises = np.moveaxis(scores - whole[:, None], 1, 0).reshape(passes, n * classes)
         weights = self._proximity(z)
-        w, b = self._local_models(z, rises, weights)
+        w, b, errors = self._local_models(z, rises, weights)
         fitted = backend.matmul(z, w) + b
         extras = {
             "r2": _explained(rises, fitted, weights),
@@ -94,6 +119,8 @@ class LIME(Coalitions):
             "local_prediction": whole.reshape(-1) + fitted[0],
         }
         extras = {name: extra.reshape(n, classes) for name, extra in extras.items()}
+        errors = np.where(rises.any(axis=0), errors, 0.0)
+        extras["standard_error"] = errors.T.reshape(n, classes, -1)
         return w.T.reshape(n, classes, -1), extras
 
     def _proximity(self, z: np.ndarray) -> np.ndarray:
@@ -103,16 +130,41 @@ class LIME(Coalitions):
 
     def _local_models(
         self, z: np.ndarray, y: np.ndarray, weights: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """A linear model for each column of `y` `[passes, n]`: its w `[M, n]` and b `[n]`."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A linear model for each column of `y` `[passes, n]`.
+
+        Its w `[M, n]`, b `[n]`, and the standard errors of w, NaN where a feature is not used.
+        """
         top = self.top_features
         if top is None or top >= z.shape[1]:
-            return self._regressed(z, y, weights)
+            w, b = self._regressed(z, y, weights)
+            return w, b, self._errors(z, y, weights, w)
         w, b = np.zeros((z.shape[1], y.shape[1])), np.zeros(y.shape[1])
+        errors = np.full_like(w, np.nan)
         for i, used in enumerate(self._selected(z, y, weights, top)):
-            found, b[i : i + 1] = self._regressed(z[:, used], y[:, i : i + 1], weights)
-            w[used, i] = found[:, 0]
-        return w, b
+            one = slice(i, i + 1)
+            found, b[one] = self._regressed(z[:, used], y[:, one], weights)
+            w[used, one] = found
+            errors[used, one] = self._errors(z[:, used], y[:, one], weights, found)
+        return w, b, errors
+
+    def _errors(
+        self, z: np.ndarray, y: np.ndarray, weights: np.ndarray, w: np.ndarray
+    ) -> np.ndarray:
+        """The standard errors of weights `[M, n]`; of a lasso, those of what it keeps."""
+        penalty = self._penalty(z)
+        if self.regression == "ridge" or penalty == 0:
+            return _jackknifed(z, y, weights, w, penalty)
+        errors = np.full_like(w, np.nan)
+        for i, kept in enumerate(w.T != 0):
+            one = slice(i, i + 1)
+            slope = penalty / 2 * np.sign(w[kept, one])
+            part = z[:, kept], y[:, one], weights, w[kept, one]
+            errors[kept, one] = _jackknifed(*part, slope=slope)
+        return errors
+
+    def _penalty(self, z: np.ndarray) -> float:
+        return self.alpha * len(z) / _SAMPLES
 
     def _regressed(
         self, z: np.ndarray, y: np.ndarray, weights: np.ndarray
@@ -121,16 +173,17 @@ class LIME(Coalitions):
 
         if z.shape[1] == 0:
             return np.zeros((0, y.shape[1])), np.average(y, axis=0, weights=weights)
-        if self.alpha == 0:
+        penalty = self._penalty(z)
+        if penalty == 0:
             w = np.linalg.lstsq(_centred(z, weights), _centred(y, weights))[0]
             return w, _intercept(z, y, weights, w)
         if self.regression == "ridge":
-            return _ridge(z, y, weights, self.alpha)
+            return _ridge(z, y, weights, penalty)
         w, b = np.zeros((z.shape[1], y.shape[1])), np.average(y, axis=0, weights=weights)
         varies = _centred(y, weights).any(axis=0)  # a lasso of what is constant does not converge
         if varies.any():
             # scikit-learn's lasso has half the mean of the squares where ours has their sum
-            model = Lasso(self.alpha / (2 * weights.sum()), tol=1e-6, random_state=0)
+            model = Lasso(penalty / (2 * weights.sum()), tol=1e-6, random_state=0)
             # Without the first it draws from NumPy's global generator; its checks of the input
             # would change the process's filters of warnings for a moment.
             model.fit(np.asfortranarray(z), y[:, varies], weights, check_input=False)
@@ -161,6 +214,57 @@ def _ridge(
     gram = backend.matmul(centred.T, centred) + alpha * np.eye(z.shape[1])
     w = backend.solve(gram, backend.matmul(centred.T, _centred(y, weights)))
     return w, _intercept(z, y, weights, w)
+
+
+def _jackknifed(
+    z: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray,
+    w: np.ndarray,
+    ridge: float = 0.0,
+    slope: np.ndarray | float = 0.0,
+) -> np.ndarray:
+    """How weights `[M, n]` change where blocks of consecutive samples are left out.
+
+    A block is left out of the normal equations of z and 1, with its part of the penalty
+    `ridge * w^2 + 2 * slope * w`. NaN where the rest does not determine the weights.
+    """
+    size = 2 * -(-len(z) // (2 * _BLOCKS))  # even, as two samples are a pair
+    if size >= len(z):
+        return np.full_like(w, np.nan)
+    root = np.sqrt(weights)[:, None]
+    z, y = np.concatenate([z, np.ones_like(root)], axis=1) * root, y * root
+    penalty, slopes = ridge * np.eye(z.shape[1]), np.zeros((z.shape[1], 1))
+    penalty[-1, -1], slopes[:-1] = 0, slope
+    gram, toward = backend.matmul(z.T, z) + penalty, backend.matmul(z.T, y) - slopes
+    share = _in_blocks(np.full_like(root, 1 / len(z)), size).sum(axis=1, keepdims=True)
+    z, y = _in_blocks(z, size), _in_blocks(y, size)
+    squares, at_once = np.zeros_like(w), max(1, _ENTRIES // gram.size)
+    for some in (slice(i, i + at_once) for i in range(0, len(z), at_once)):
+        own = z[some].transpose(0, 2, 1)
+        rest = gram - backend.matmul(own, z[some]) - share[some] * penalty
+        others = toward - backend.matmul(own, y[some]) + share[some] * slopes
+        found = _solved(rest, others, 0 if ridge else 1e-12 * np.trace(gram))
+        squares += np.square(found[:, :-1] - w).sum(axis=0)
+    return np.sqrt((len(z) - 1) / len(z) * squares)
+
+
+def _in_blocks(array: np.ndarray, size: int) -> np.ndarray:
+    """Rows `[n, ...]` in blocks, `[blocks, size, ...]`, of which the last is filled up with 0."""
+    return np.pad(array, ((0, -len(array) % size), (0, 0))).reshape(-1, size, array.shape[1])
+
+
+def _solved(grams: np.ndarray, toward: np.ndarray, least: float) -> np.ndarray:
+    """The solutions of several normal equations; NaN of all where one has none.
+
+    `least` is the eigenvalue that counts as 0, where no penalty keeps them from it.
+    """
+    if least and (np.linalg.matrix_rank(grams, least, hermitian=True) < grams.shape[-1]).any():
+        return np.full_like(toward, np.nan)
+    try:
+        return backend.solve(grams, toward)
+    except np.linalg.LinAlgError:
+        return np.full_like(toward, np.nan)
 
 
 def _intercept(z: np.ndarray, y: np.ndarray, weights: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -1,0 +1,44 @@
+"""Coalitions in which each feature is present in half: which draws of them, and how many."""
+
+import numpy as np
+
+from keras_explain import backend
+from keras_explain.core.run import sureness
+
+PER_FEATURE = 2
+"""From so many samples a feature on, a design is better than independent draws."""
+
+
+def halves(seed: int, samples: int, count: int) -> np.ndarray:
+    """Which of `count` features are present in each sample, booleans `[samples, count]`."""
+    if samples < PER_FEATURE * count:
+        return backend.random_uniform(seed, (samples, count)) < 0.5
+    return folded(seed, samples, count)
+
+
+def folded(seed: int, samples: int, count: int) -> np.ndarray:
+    """A random fraction of the two-level factorial design, folded over: a nested sequence.
+
+    Feature j is present in sample i where the bits of i that a generator g_j picks have the parity
+    of a random bit. All generators pick the lowest bit, so each odd sample is the complement of the
+    one before it. The next bits of the generators number the features in random order, so that no
+    two features go together once samples are twice as many; the others are random.
+    """
+    width = max(1, (samples - 1).bit_length())
+    generators = backend.random_uniform(seed, (width, count)) < 0.5
+    order = backend.random_permutation(seed, count, stream=1)
+    named = _bits(order, (count - 1).bit_length()).T[: width - 1]
+    generators[0], generators[1 : 1 + len(named)] = True, named
+    odd = backend.matmul(_bits(np.arange(samples), width), generators.astype(np.float32)) % 2
+    return (odd == 1) != (backend.random_uniform(seed, (count,), stream=2) < 0.5)
+
+
+def stops(count: int, most: int) -> list[int]:
+    """After how many samples of `halves(seed, most, count)` their error may be asked for."""
+    first = 2 ** max(6, (2 * PER_FEATURE * count - 1).bit_length())
+    return sureness.doubled(first, most)
+
+
+def _bits(numbers: np.ndarray, width: int) -> np.ndarray:
+    """The lowest bits of whole numbers, float32 `[n, width]`."""
+    return (numbers[:, None] >> np.arange(width) & 1).astype(np.float32)
