@@ -27,9 +27,15 @@ class _Points(kx.SmoothGrad):
     reduce = Each()
 
 
-def points(model, x, *, seed=0, **options):
-    """Where `SmoothGrad(**options)` evaluates: `[rows, samples, ...]`."""
-    values = _Points(explainer=_Point(), **options)(model, x, 0, seed=seed).values
+class _PointsOfVarGrad(kx.VarGrad):
+    """Those of `VarGrad`."""
+
+    reduce = Each()
+
+
+def points(model, x, *, seed=0, kind=_Points, **options):
+    """Where `SmoothGrad(**options)` evaluates, or `VarGrad`: `[rows, samples, ...]`."""
+    values = kind(explainer=_Point(), **options)(model, x, 0, seed=seed).values
     return tree.map_structure(lambda v: v.astype(np.float64), values)
 
 
@@ -89,11 +95,14 @@ def test_square_grad_is_the_mean_of_the_squares(picture):
 
 def test_var_grad_is_the_variance(picture):
     model, net, x = picture
-    gradients = at_points(
-        lambda v: net.gradient(v, CLASSES), points(model, x, samples=5, noise=0.3)
-    )
+    noisy = points(model, x, kind=_PointsOfVarGrad, samples=5, noise=0.3)
+    gradients = at_points(lambda v: net.gradient(v, CLASSES), noisy)
     values = kx.VarGrad(samples=5, noise=0.3)(model, x, CLASSES).values
     naive.close(values, gradients.var(axis=1))
+
+
+class _MirroredVarGrad(kx.VarGrad):
+    mirrored = True
 
 
 def test_the_square_is_the_variance_and_the_squared_mean(picture):
@@ -101,7 +110,7 @@ def test_the_square_is_the_variance_and_the_squared_mean(picture):
     options = {"samples": 9, "noise": 0.4}
     smooth, square, var = (
         kind(**options)(model, x, CLASSES, batch_size=4).values
-        for kind in (kx.SmoothGrad, kx.SquareGrad, kx.VarGrad)
+        for kind in (kx.SmoothGrad, kx.SquareGrad, _MirroredVarGrad)
     )
     naive.close(square, var + smooth.astype(np.float64) ** 2)
 
@@ -131,7 +140,7 @@ def test_the_variance_keeps_its_digits_around_a_large_mean():
     model = naive.perceptron()
     x = (1000 + naive.inputs((5,), rows=2)).astype(np.float32)
     options = {"samples": 40, "noise": 0.3}
-    noisy = points(model, x, **options)
+    noisy = points(model, x, kind=_PointsOfVarGrad, **options)
     assert (np.abs(noisy.mean(axis=1)) > 500 * noisy.std(axis=1)).all()
     explainer = kx.VarGrad(explainer=_Point(), **options)
     for batch_size in (2, 6, 256):
@@ -226,7 +235,7 @@ def test_around_itself_the_two_noises_are_independent(picture):
 def noise(picture):
     """The standard normal numbers behind the points, `[rows, samples, ...]`."""
     model, _, x = picture
-    noisy = points(model, x, samples=400, noise=0.25)
+    noisy = points(model, x, samples=800, noise=0.25)[:, ::2]
     return (noisy - x[:, None]) / (0.25 * span(x)[:, None])
 
 
@@ -246,6 +255,32 @@ def test_the_noise_is_independent_between_samples_and_features(noise):
     following = np.corrcoef(flat[:-1].ravel(), flat[1:].ravel())[0, 1]
     assert abs(following) < 5 / np.sqrt(flat.size)
     assert len(np.unique(flat)) > 0.99 * flat.size
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7])
+def test_each_second_point_mirrors_the_one_before(picture, samples):
+    model, _, x = picture
+    for seed in range(3):
+        moved = points(model, x, samples=samples, noise=0.4, seed=seed) - x[:, None]
+        pairs = samples // 2
+        np.testing.assert_allclose(moved[:, : 2 * pairs : 2], -moved[:, 1::2], atol=1e-6)
+        firsts = moved[:, ::2].reshape(3, -1, x[0].size)
+        assert np.abs(np.diff(firsts, axis=1)).max(axis=2).all()
+
+
+def test_the_points_of_fewer_samples_are_the_first_of_more(picture):
+    model, _, x = picture
+    for kind in (_Points, _PointsOfVarGrad):
+        few, many = (points(model, x, kind=kind, samples=n, noise=0.3) for n in (5, 12))
+        np.testing.assert_array_equal(few, many[:, :5])
+
+
+def test_the_points_of_var_grad_are_independent(picture):
+    model, _, x = picture
+    moved = points(model, x, kind=_PointsOfVarGrad, samples=400) - x[:, None]
+    flat = moved[0].reshape(400, -1)
+    following = np.corrcoef(flat[:-1].ravel(), flat[1:].ravel())[0, 1]
+    assert abs(following) < 5 / np.sqrt(flat.size)
 
 
 def test_the_variance_of_the_points_is_the_noises(picture):
@@ -283,14 +318,17 @@ def test_a_seed_gives_the_same_whatever_the_batch(picture, kind):
     assert np.abs(other - whole).max() > 1e-2 * np.abs(whole).max()
 
 
-def test_more_samples_come_near_to_the_expectation():
-    """For a quadratic score E[gradient at x + g] is the gradient at x."""
+def test_a_quadratic_score_needs_one_pair():
+    """Its gradient is linear in the noise, which cancels."""
     x_in = keras.Input((3,))
     model = keras.Model(x_in, ops.sum(ops.square(x_in), axis=-1, keepdims=True))
     x = np.array([[1.0, -2.0, 0.5]], np.float32)
-    smooth = kx.SmoothGrad(samples=500, noise=0.2)(model, x).values
-    bound = 5 * 2 * 0.2 * 3 / np.sqrt(500)
-    assert np.abs(smooth - 2 * x).max() < bound
+    naive.close(kx.SmoothGrad(samples=2, noise=0.2)(model, x).values, 2 * x, 1e-6)
+    single = kx.SmoothGrad(samples=3, noise=0.2)(model, x).values
+    assert np.abs(single - 2 * x).max() > 1e-2
+    square = kx.SquareGrad(samples=500, noise=0.2)(model, x).values
+    expected, variance = 4 * x**2 + (2 * 0.2 * 3) ** 2, 2 * (2 * 0.2 * 3) ** 4
+    assert np.abs(square - expected).max() < 5 * np.sqrt(variance / 250)
     var = kx.VarGrad(samples=500, noise=0.2)(model, x).values
     np.testing.assert_allclose(var, (2 * 0.2 * 3) ** 2, rtol=5 * np.sqrt(2 / 500))
 
@@ -360,6 +398,8 @@ def test_a_model_of_fixed_batch_size():
     noisy = points(model, x, samples=3)
     expected = at_points(lambda v: net.gradient(v, 1), noisy)
     naive.close(kx.SmoothGrad(samples=3)(model, x, 1).values, expected.mean(axis=1))
+    noisy = points(model, x, kind=_PointsOfVarGrad, samples=3)
+    expected = at_points(lambda v: net.gradient(v, 1), noisy)
     naive.close(kx.VarGrad(samples=3)(model, x, 1).values, expected.var(axis=1))
 
 
