@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import keras
 
-from benchmarks import architectures, callback, completeness, deep_shap, perturbation
+from benchmarks import architectures, callback, completeness, deep_shap, equal_error, perturbation
 from benchmarks.contestants import METHODS, STEPS, bare_gradients, compilations, installed, suits
 from benchmarks.subjects import SUBJECTS
 from benchmarks.timing import interleaved, ratio, seconds
@@ -208,7 +208,7 @@ def kernel_shap(rounds: int) -> None:
 TABLES = {
     **{"next": next_calls, "first": first_calls, "functions": functions, "goal": goal},
     **{"architectures": gaps, "shap": shap, "masks": masks, "kernel_shap": kernel_shap},
-    "callback": epochs,
+    **{"callback": epochs, "equal_error": equal_error.table},
 }
 
 
@@ -250,7 +250,7 @@ def _row(*cells: object) -> None:
 
 
 def _machine() -> str:
-    packages = ("tensorflow", "keras", "xplique", "tf-explain", "shap", "lime")
+    packages = ("tensorflow", "keras", "xplique", "tf-explain", "shap", "shapiq", "lime", "captum")
     found = [f"{p} {importlib.metadata.version(p)}" for p in packages if installed(p)]
     system = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
     return ", ".join([system, *found])
