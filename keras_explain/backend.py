@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_explain.core import private
-from keras_explain.core.graph import traced
+from keras_explain.core.graph import cost, traced
 
 Tensor = Any
 Nest = Any
@@ -86,6 +86,11 @@ class _Function:
     def __init__(self, concrete: Any) -> None:
         self._concrete = concrete
         self.structured_outputs = concrete.structured_outputs
+
+    @property
+    def multiplications(self) -> int:
+        """How many it takes for a row, or more."""
+        return cost.multiplications(self._concrete)
 
     def __call__(self, *args: Nest) -> Nest:
         try:
@@ -211,6 +216,28 @@ def solve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return tf.linalg.solve(a, b).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise np.linalg.LinAlgError(error.message) from error
+
+
+def cholesky(a: np.ndarray) -> np.ndarray:
+    """The lower triangular L with `L L^T = a`.
+
+    Raises:
+        numpy.linalg.LinAlgError: `a` is not positive definite.
+    """
+    try:
+        return tf.linalg.cholesky(a).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise np.linalg.LinAlgError(error.message) from error
+
+
+def cholesky_solve(factor: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """X of `L L^T x = b`."""
+    return tf.linalg.cholesky_solve(factor, b).numpy()
+
+
+def triangular_solve(factor: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """X of `L x = b`."""
+    return tf.linalg.triangular_solve(factor, b).numpy()
 
 
 # Differentiation

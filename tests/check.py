@@ -91,8 +91,8 @@ QUICK = (
     *("Saliency", "IntegratedGradients", "GradCAM", "EigenCAM", "Deconvnet", "DeepLIFT", "LRP"),
     *("ScoreCAM", "LayerConductance", "KernelSHAP", "Occlusion", "MeaningfulPerturbation"),
 )
-# The extras that count something.
-COUNTS = {"segments", "features", "passes"}
+# The extras that are numbers of something.
+COUNTS = {"segments", "features", "passes", "solver"}
 # What a class can't explain, and words of the error that says so.
 REFUSED = {(name, "tabular"): "layer whose output has a spatial extent" for name in MAPS}
 REFUSED |= {

@@ -15,9 +15,8 @@ from matplotlib import pyplot as plt
 from scipy import stats
 
 import keras_explain as kx
-from keras_explain import features
+from keras_explain import ExactShapley, KernelSHAP, ShapleySampling, features
 from keras_explain.explainers.partition_shap import PartitionSHAP
-from keras_explain.explainers.shapley import ExactShapley, KernelSHAP, ShapleySampling
 from tests import naive
 
 shap = pytest.importorskip("shap")
@@ -82,12 +81,12 @@ def test_the_regression_over_all_coalitions_is_exact():
     assert_agree(explanation, expected.values, expected.base_values, 1e-4)
 
 
-def test_sampled_orders_are_within_their_standard_errors():
+def test_sampled_orders_are_within_their_standard_error():
     of, expected = trained(10), exact()
     explanation = ShapleySampling(samples=100, background=of.background)(of.model, of.x)
     assert_agree(explanation, expected.values, expected.base_values, 0.05)
     off = np.abs(explanation.values - expected.values)
-    assert (off < 5 * explanation.extras["standard_errors"] + 1e-5).all()
+    assert (off < 5 * explanation.extras["standard_error"] + 1e-5).all()
 
 
 def assert_agree_but_for_sampling(ours, theirs):

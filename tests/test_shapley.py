@@ -17,11 +17,13 @@ from keras import layers
 from scipy import stats
 
 import keras_explain as kx
-from keras_explain.explainers.shapley import ExactShapley, KernelSHAP, ShapleySampling
+from keras_explain import ExactShapley, KernelSHAP, ShapleySampling
+from keras_explain.explainers.kernel_shap import SOLVERS
 from tests import naive
 
 EXACT = {"exact": ExactShapley(), "kernel": KernelSHAP()}
-SAMPLED = {"few coalitions": KernelSHAP(samples=14), "orders": ShapleySampling(samples=3)}
+SAMPLED = {"few coalitions": KernelSHAP(samples=24), "orders": ShapleySampling(samples=3)}
+PROCESSES = {name: KernelSHAP(samples=24, solver=name) for name in SOLVERS[1:]}
 ALL = EXACT | SAMPLED
 seeds, features = st.integers(0, 2**16), st.integers(1, 6)
 
@@ -58,14 +60,12 @@ def fitted(sets, weights, game, M):
 
 
 def weights_of(sets, M):
-    """Complete sizes weigh as the kernel says; all others alike, and as much as it says in sum."""
+    """Those of a size stand for all of it; of sizes that are drawn from, as many are expected."""
     found = {size: sum(len(chosen) == size for chosen in sets) for size in range(1, M)}
     partial = [size for size, number in found.items() if number < math.comb(M, size)]
-    left = sum(kernel(M, size) * math.comb(M, size) for size in partial)
-    drawn = sum(found[size] for size in partial)
-    return np.array(
-        [left / drawn if len(chosen) in partial else kernel(M, len(chosen)) for chosen in sets]
-    )
+    drawn = sum(found[size] for size in partial) / len(partial) or 1
+    stands_for = {size: math.comb(M, size) / drawn if size in partial else 1 for size in found}
+    return np.array([kernel(M, len(chosen)) * stands_for[len(chosen)] for chosen in sets])
 
 
 # Games
@@ -151,7 +151,7 @@ def test_an_enumerated_regression_is_exact(M):
 @given(M=features, seed=seeds)
 def test_efficiency(M, seed):
     games = 1e3 * random_games(M, seed, n=2, K=2)
-    for explainer in ALL.values():
+    for explainer in (ALL | PROCESSES).values():
         values, extras = played(explainer, games, seed)
         gain = games[..., -1] - games[..., 0]
         np.testing.assert_allclose(values.sum(axis=-1), gain, atol=1e-9)
@@ -194,7 +194,7 @@ def test_linearity(M, seed, a, b):
         np.testing.assert_allclose(together, apart, atol=1e-10)
 
 
-@pytest.mark.parametrize("explainer", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("explainer", (ALL | PROCESSES).values(), ids=ALL | PROCESSES)
 @pytest.mark.parametrize("M", [1, 2, 6])
 def test_a_constant_game_is_zero(explainer, M):
     values, extras = played(explainer, np.full((2, 3, 2**M), 0.1))
@@ -212,7 +212,7 @@ def test_pairs_are_exact_where_no_more_than_two_features_act_together(explainer,
     ]
     values, extras = played(explainer, games, seed)
     np.testing.assert_allclose(values, values_of(ExactShapley(), games), atol=1e-12)
-    np.testing.assert_allclose(extras.get("standard_errors", 0), 0, atol=1e-12)
+    np.testing.assert_allclose(extras.get("standard_error", 0), 0, atol=1e-12)
 
 
 # Coalitions of the regression
@@ -243,30 +243,44 @@ def test_coalitions_are_different_and_come_with_their_complements(M, samples):
     assert len(sets) == most - most % 2
 
 
-def test_whole_sizes_are_taken_as_long_as_their_part_of_the_samples_reaches():
-    """Sizes 1, 2, ... of 10 features have masses in proportion to 1/9, 1/16, 1/21, ..."""
-    mass = np.array([1 / (size * (10 - size)) for size in range(1, 10)])
-    for samples, complete in ((150, {1, 9}), (400, {1, 2, 8, 9}), (700, {1, 2, 3, 7, 8, 9})):
-        sets = sets_of(KernelSHAP(samples=samples), 10)[1:]
-        found = np.bincount([len(chosen) for chosen in sets], minlength=10)[1:]
-        whole = found == [math.comb(10, size) for size in range(1, 10)]
-        assert {int(size) + 1 for size in np.flatnonzero(whole)} == complete
-        part = found[~whole].sum() * mass[~whole] / mass[~whole].sum()
-        assert (np.abs(found[~whole] - part) <= 2).all()  # pairs; those of size 5 count twice
+@pytest.mark.parametrize(("M", "pairs"), [(7, 30), (12, 300), (40, 130), (300, 900)])
+def test_after_those_of_one_feature_each_size_gets_as_many(M, pairs):
+    sizes = np.array([len(chosen) for chosen in sets_of(KernelSHAP(samples=2 * pairs), M)[1:]])
+    found = np.bincount(sizes, minlength=M)[1:]
+    number = np.array([math.comb(M, size) for size in range(1, M)], float)
+    assert found[0] == found[-1] == M
+    np.testing.assert_array_equal(found, found[::-1])
+    left = found < number
+    left[[0, -1]] = False
+    whole = found[~left]
+    assert np.ptp(found[left]) <= 2  # a pair, which of size M / 2 counts twice
+    assert (whole == number[~left]).all()
+    assert (whole[1:-1] <= found[left].max(initial=math.inf if not left.any() else 0)).all()
+    assert (sizes[: 2 * M : 2] == 1).all()
 
 
-def test_the_sizes_that_are_drawn_get_their_mass_on_average():
+def test_every_size_has_the_same_chance_of_one_more():
     """Of 40 features and 33 pairs beside those of one feature, over the seeds."""
-    mass = np.array([(1 if size == 20 else 2) / (size * (40 - size)) for size in range(2, 21)])
-    pairs, seeds = 33, 300
-    found = np.zeros((seeds, 19))
+    seeds, found = 300, []
     for seed in range(seeds):
-        sizes = [len(chosen) for chosen in sets_of(KernelSHAP(samples=80 + 2 * pairs), 40, seed)]
-        found[seed] = np.bincount([min(s, 40 - s) for s in sizes], minlength=21)[2:] / 2
-    expected = pairs * mass / mass.sum()
-    assert (np.abs(found - expected) < 1).all()
-    error = found.std(axis=0) / math.sqrt(seeds)
-    assert (np.abs(found.mean(axis=0) - expected) <= 4 * error + 1e-9).all()
+        sizes = [len(chosen) for chosen in sets_of(KernelSHAP(samples=80 + 66), 40, seed)]
+        found.append(np.bincount([min(s, 40 - s) for s in sizes], minlength=21)[2:] / 2)
+    share = np.append(np.ones(18), 0.5)
+    expected = 33 * share / share.sum()
+    error = np.std(found, axis=0) / math.sqrt(seeds)
+    assert (np.abs(np.mean(found, axis=0) - expected) <= 4 * error + 0.05).all()
+
+
+@pytest.mark.parametrize("M", [2, 3, 5, 8, 11, 12, 40])
+def test_fewer_coalitions_are_the_beginning(M):
+    every = 2 ** (M - 1) - 1
+    most = KernelSHAP(samples=2 * min(every, 700)).coalitions(M, 3)
+    for pairs in {min(every, M), min(every, M + 1), min(every, 3 * M), min(every, 200)}:
+        few = KernelSHAP(samples=2 * pairs).coalitions(M, 3)
+        np.testing.assert_array_equal(few, most[: 1 + 2 * pairs])
+    orders = ShapleySampling(samples=9).coalitions(M, 3)
+    few = ShapleySampling(samples=4).coalitions(M, 3)
+    np.testing.assert_array_equal(few, orders[: len(few)])
 
 
 def test_the_default_is_two_a_feature_and_2048():
@@ -389,7 +403,7 @@ def test_orders_are_walked_forth_and_back(M):
         game = lambda s, score=score: score[table[s]] if len(s) < M else score[-1]  # noqa: E731
         mean, error = walked(present, game, M, 4)
         np.testing.assert_allclose(values[n, k], mean, atol=1e-12)
-        np.testing.assert_allclose(extras["standard_errors"][n, k], error, atol=1e-12)
+        np.testing.assert_allclose(extras["standard_error"][n, k], error, atol=1e-12)
     forth = present[1:].reshape(4, 2, M - 1, M)
     np.testing.assert_array_equal(forth[:, 1], ~forth[:, 0, ::-1])
 
@@ -402,13 +416,13 @@ def test_every_order_is_as_likely():
     assert np.abs(counts - 1000).max() < 5 * math.sqrt(6000 * 5 / 36)
 
 
-def test_means_are_unbiased_and_standard_errors_true():
+def test_means_are_unbiased_and_standard_error_true():
     M, samples, draws = 6, 20, 500
     games = random_games(M)
     exact = values_of(ExactShapley(), games)[0, 0]
     found = [played(ShapleySampling(samples=samples), games, seed) for seed in range(draws)]
     values = np.array([value[0, 0] for value, _ in found])
-    errors = np.array([extras["standard_errors"][0, 0] for _, extras in found])
+    errors = np.array([extras["standard_error"][0, 0] for _, extras in found])
     spread = values.std(axis=0, ddof=1)
     assert (np.abs(values.mean(axis=0) - exact) < 4.5 * spread / math.sqrt(draws)).all()
     np.testing.assert_allclose(np.sqrt((errors**2).mean(axis=0)), spread, rtol=0.15)
@@ -485,7 +499,8 @@ def test_a_background_is_averaged_over(dense, explainer):
 def test_several_classes(dense):
     model, _, x = dense
     many = np.array([[0, 1], [2, 2], [1, 0]])
-    for explainer in (ExactShapley(), KernelSHAP(samples=12), ShapleySampling(samples=2)):
+    smooth = KernelSHAP(samples=16, solver="gaussian_process")
+    for explainer in (ExactShapley(), KernelSHAP(samples=16), smooth, ShapleySampling(samples=2)):
         together = explainer(model, x, many)
         assert together.extras["base_values"].shape == (3, 2)
         for k in range(2):
@@ -500,7 +515,7 @@ def test_orders_of_a_model_and_their_errors_at_each_place(dense):
     explainer = ShapleySampling(groups=GROUPS, samples=40)
     explanation = explainer(model, x, 1, seed=2)
     exact = ExactShapley(groups=GROUPS)(model, x, 1)
-    errors = explanation.extras["standard_errors"]
+    errors = explanation.extras["standard_error"]
     assert errors.shape == explanation.values.shape
     assert not errors[:, 3].any()
     np.testing.assert_array_equal(errors[:, 1], errors[:, 2])
@@ -524,7 +539,7 @@ def test_tokens_with_padding():
     check_model(explanation, lambda v: net.scores(table[v]), ids, labels, [7], [1, 1, 1, 1])
     with pytest.warns(UserWarning, match="zero everywhere for some"):
         orders = ShapleySampling(features=explainer.features, samples=2)(model, ids, 1)
-    assert not orders.extras["standard_errors"][ids == 0].any()
+    assert not orders.extras["standard_error"][ids == 0].any()
     naive.close(orders.values[2, 0], explanation.values[2, 0])
 
 
@@ -553,7 +568,7 @@ def test_several_inputs_play_together():
         **{**vars(explanation), "values": np.concatenate([*explanation.values.values()], axis=1)}
     )
     check_model(joined, net.scores, x, np.tile([0, 0, 1, 2, 3], (3, 1)), [0.0], [1, 1, 1])
-    errors = ShapleySampling(samples=2)(model, {"b": xb, "a": xa}, 1).extras["standard_errors"]
+    errors = ShapleySampling(samples=2)(model, {"b": xb, "a": xa}, 1).extras["standard_error"]
     assert {name: error.shape for name, error in errors.items()} == {"a": (3, 3), "b": (3, 2)}
 
 
@@ -571,15 +586,15 @@ def test_a_constant_model_gets_zeros(explainer):
 # Bad input
 
 
-@pytest.mark.parametrize("cls", [KernelSHAP, ShapleySampling])
+@pytest.mark.parametrize(("cls", "least"), [(KernelSHAP, 1), (ShapleySampling, 2)])
 @pytest.mark.parametrize("samples", [0, -3, 2.5, True])
-def test_samples_are_a_whole_number(cls, samples):
-    with pytest.raises(ValueError, match=r"Expected `samples` to be a whole number of 1 or more"):
+def test_samples_are_a_whole_number(cls, least, samples):
+    with pytest.raises(ValueError, match=f"`samples` to be a whole number of {least} or more"):
         cls(samples=samples)
 
 
 def test_one_order_has_no_error():
-    with pytest.raises(ValueError, match=r"`samples` to be 2 or more.*Received: samples=1\."):
+    with pytest.raises(ValueError, match=r"whole number of 2 or more.*Received: samples=1\."):
         ShapleySampling(samples=1)
 
 

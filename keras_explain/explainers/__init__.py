@@ -19,6 +19,7 @@ from keras_explain.explainers.guided_ig import GuidedIG as GuidedIG
 from keras_explain.explainers.integrated_gradients import (
     IntegratedGradients as IntegratedGradients,
 )
+from keras_explain.explainers.kernel_shap import KernelSHAP as KernelSHAP
 from keras_explain.explainers.layers import InternalInfluence as InternalInfluence
 from keras_explain.explainers.layers import LayerConductance as LayerConductance
 from keras_explain.explainers.lime import LIME as LIME
@@ -36,7 +37,6 @@ from keras_explain.explainers.score_cams import ScoreCAM as ScoreCAM
 from keras_explain.explainers.sensitivity import HSICAttribution as HSICAttribution
 from keras_explain.explainers.sensitivity import SobolAttribution as SobolAttribution
 from keras_explain.explainers.shapley import ExactShapley as ExactShapley
-from keras_explain.explainers.shapley import KernelSHAP as KernelSHAP
 from keras_explain.explainers.shapley import ShapleySampling as ShapleySampling
 from keras_explain.explainers.smooth import SmoothGrad as SmoothGrad
 from keras_explain.explainers.smooth import SquareGrad as SquareGrad

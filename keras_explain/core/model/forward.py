@@ -155,6 +155,11 @@ class Forward:
         return self._function.learned
 
     @property
+    def multiplications(self) -> int:
+        """How many multiplications the scores of a row take, or more."""
+        return self._function.call.multiplications
+
+    @property
     def sees_the_input(self) -> bool:
         """Whether scores at other points depend on the input too: on its masks, ids, branches."""
         beside = any(self.sites.inputs) or bool(self.sites.layer)
