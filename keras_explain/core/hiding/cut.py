@@ -64,14 +64,15 @@ def placed(values: np.ndarray, labels: dict[str, np.ndarray], x: Nest) -> Nest:
     Returns:
         A nest like `x` of float32 `[n, K, *places]`.
     """
+    return tree.pack_sequence_as(x, [placed_in(values, labels[str(i)]) for i in range(len(labels))])
+
+
+def placed_in(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """As `placed`, of one leaf, whose places are of the features with these numbers."""
     padded = np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
-
-    def at_places(numbers: np.ndarray) -> np.ndarray:
-        flat = numbers.reshape(len(numbers), 1, -1)
-        found = np.take_along_axis(padded, flat, axis=-1)  # -1 is the zero at the end
-        return found.reshape(*values.shape[:2], *numbers.shape[1:]).astype(np.float32)
-
-    return tree.pack_sequence_as(x, [at_places(labels[str(i)]) for i in range(len(labels))])
+    flat = numbers.reshape(len(numbers), 1, -1)
+    found = np.take_along_axis(padded, flat, axis=-1)  # -1 is the zero at the end
+    return found.reshape(*values.shape[:2], *numbers.shape[1:]).astype(np.float32)
 
 
 def _numbered(part: Features, x: np.ndarray, layout: Layout) -> np.ndarray:
