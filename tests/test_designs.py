@@ -32,6 +32,15 @@ def test_all_pairs_of_features_are_seen_equally_often(count, seed):
         np.testing.assert_array_equal(seen, samples // 4)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 9])
+@pytest.mark.parametrize("seed", range(10))
+def test_no_coalition_is_seen_twice_before_all_were_seen(count, seed):
+    present = designs.folded(seed, 2 * 2**count, count)
+    numbers = present @ (1 << np.arange(count))
+    for part in (numbers[: 2**count], numbers[2**count :]):
+        np.testing.assert_array_equal(np.sort(part), np.arange(2**count))
+
+
 def test_seeds_give_other_samples():
     drawn = [designs.folded(seed, 64, 9) for seed in range(200)]
     share = np.mean(drawn, axis=0)

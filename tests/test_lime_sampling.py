@@ -103,7 +103,10 @@ def test_features_that_are_not_used_have_no_error(selection):
     "lime", [LIME(), LIME(alpha=0), LIME(alpha=200.0), LIME(regression="lasso", alpha=30.0)]
 )
 def test_the_error_holds_beside_infinitely_many_samples(lime, samples):
-    """All coalitions equally often are infinitely many; few samples have too large errors."""
+    """All coalitions equally often are infinitely many.
+
+    Errors are too large of few samples, and of more than there are coalitions.
+    """
     fit = lasso if lime.regression == "lasso" else ridge
     truth = fit(EVERY, score_of(EVERY), proximity(EVERY), lime.alpha)[1]
     held = []
@@ -111,13 +114,14 @@ def test_the_error_holds_beside_infinitely_many_samples(lime, samples):
         values, errors = fitted(lime, samples, seed)
         known = ~np.isnan(errors)
         held.append(np.abs(values - truth)[known] <= 1.645 * errors[known])
-    assert 0.8 <= np.concatenate(held).mean() <= (0.98 if samples > 3 * COUNT else 1)
+    most = 0.98 if 3 * COUNT < samples < 2**COUNT else 1
+    assert 0.8 <= np.concatenate(held).mean() <= most
 
 
 def test_the_error_holds_given_the_selection():
     held = []
     for seed in range(40):
-        values, errors = fitted(LIME(top_features=4), 200, seed)
+        values, errors = fitted(LIME(top_features=4), 100, seed)
         used = ~np.isnan(errors)
         truth = ridge(EVERY[:, used], score_of(EVERY), proximity(EVERY), 1.0)[1]
         held.append(np.abs(values[used] - truth) <= 1.645 * errors[used])

@@ -18,8 +18,7 @@ _FEW = 6  # up to so many features, "auto" selects forward, as the authors' code
 _KNOTS = 500  # of a lasso's path that are looked at
 _SLIGHT = 0.01  # the penalty of the model whose highest weights are looked for
 _SAMPLES = 1000  # whose penalty is alpha
-_BLOCKS = 16  # of samples, each of which is left out once
-_ENTRIES = 2**24  # of their matrices that are in memory at once
+_ENTRIES = 2**24  # of the matrices of blocks that are in memory at once
 
 
 class LIME(Sampled, Coalitions):
@@ -229,7 +228,7 @@ def _jackknifed(
     A block is left out of the normal equations of z and 1, with its part of the penalty
     `ridge * w^2 + 2 * slope * w`. NaN where the rest does not determine the weights.
     """
-    size = 2 * -(-len(z) // (2 * _BLOCKS))  # even, as two samples are a pair
+    size = designs.block_size(len(z))
     if size >= len(z):
         return np.full_like(w, np.nan)
     root = np.sqrt(weights)[:, None]

@@ -1,21 +1,33 @@
 """Global sensitivity analysis of what is visible: Sobol indices, and HSIC."""
 
 import abc
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from keras_explain import backend
 from keras_explain.core import checks
+from keras_explain.core.hiding import designs
 from keras_explain.core.hiding.features import Features, Grid
 from keras_explain.core.hiding.perturbation import Coalitions
+from keras_explain.core.run import sureness
 from keras_explain.core.run.plan import Plan
 from keras_explain.core.run.precision import rounding
+from keras_explain.core.sampled import Sampled
 
 
-class _Sensitivity(Coalitions, abc.ABC):
+class _Sensitivity(Sampled, Coalitions, abc.ABC):
     """What both share: a coarse grid over pictures, and nothing is made of rounding."""
+
+    of_features: ClassVar[frozenset[str]] = frozenset({"standard_error"})
+    fewest: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.is_auto:
+            checks.count(self.counted, getattr(self, self.counted), self.fewest)
 
     @property
     def plan(self) -> Plan:
@@ -29,19 +41,23 @@ class _Sensitivity(Coalitions, abc.ABC):
     def values_of(self, present: np.ndarray, scores: np.ndarray, whole: np.ndarray) -> Any:
         scores = np.swapaxes(scores, 1, 2)  # [n, K, passes]
         constant = np.ptp(scores, axis=-1) <= rounding(scores, axis=-1)
-        values = np.zeros((*whole.shape, present.shape[1]))
-        for at in np.argwhere(~constant):
-            values[tuple(at)] = self.indices(present, scores[tuple(at)])
-        return values, {}
+        values, errors = np.zeros((2, *whole.shape, present.shape[1]))
+        for at in map(tuple, np.argwhere(~constant)):
+            values[at], errors[at] = self.indices(present, scores[at])
+        return values, {"standard_error": errors}
 
     @abc.abstractmethod
-    def indices(self, present: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """The index of each feature, `[M]`, of one sample's scores of one class.
+    def indices(self, present: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The index of each feature and its standard error, each `[M]`, of scores of one class.
 
         Args:
             present: What `coalitions` returned, `[passes, M]`.
             scores: Float64 `[passes]`, which are not constant.
         """
+
+
+_BLOCKS = 16  # of designs
+_POINTS = 16  # of designs from which on there is a control, and that "auto" begins with
 
 
 class SobolAttribution(_Sensitivity):
@@ -54,16 +70,27 @@ class SobolAttribution(_Sensitivity):
     `total_i = sum (S(A_i) - S(A))^2 / (2 N V)` (Jansen's estimator)
     `first_i = sum (S(A_i) - S(A)) (S(B) - m) / (N V)` (Saltelli's)
 
+    From 16 designs on there is a control variate: the part of a score that is linear in the shares,
+    `sum_i beta_i (share_i - 1/2)`, in the terms of these sums and in those of V is replaced by its
+    expectations, `beta_i^2 / 12` and `sum_i beta_i^2 / 12`. The slopes beta of a block of points
+    are of all other blocks (least squares of S(A_i) - S(A)), so that it adds no bias.
+
     `values` of the total order are never negative. They have the input's shape, without channels
     where a feature takes all of them (`[B, H, W]`, `[B, T]`). There are `designs * (M + 2)` passes
-    for M features; a sample whose score is constant has zeros.
+    for M features; a sample whose score is constant has zeros. `extras["standard_error"]` is by the
+    delta method, `sqrt(sum over R blocks of (s_r - index * V_r)^2 / (R (R - 1))) / V` with s_r and
+    V_r the means of the sum's terms and of V's in each of up to R = 16 blocks of points; below 16
+    designs it is too small.
 
     Args:
         features: As in `FeatureAblation`, but that pictures are cut into `Grid(8)`.
         groups: As in `FeatureAblation`.
         baseline: As in `FeatureAblation`.
         background: As in `FeatureAblation`.
-        designs: The number of points N, a power of two, 2 or more (scrambled Sobol sequences).
+        designs: The number of points N, a power of two, 2 or more (scrambled Sobol sequences); or
+            `"auto"`.
+        error: As in `Sampled`.
+        max_passes: As in `Sampled`; the last designs are the power of two that it has room for.
         order: `"total"`: the variance in which feature i has a part, alone or with others;
             `"first"`: that of feature i alone.
 
@@ -73,13 +100,14 @@ class SobolAttribution(_Sensitivity):
         - [Saltelli et al., 2010](https://doi.org/10.1016/j.cpc.2009.09.018), table 2 (b), (f)
     """
 
-    designs: int = 32
+    counted: ClassVar[str] = "designs"
+
+    designs: int | Literal["auto"] = 32
     order: Literal["total", "first"] = "total"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.count("designs", self.designs, least=2)
-        if self.designs & (self.designs - 1):
+        if self.designs != "auto" and self.designs & (self.designs - 1):
             raise ValueError(
                 "Expected `designs` to be a power of two, for which Sobol sequences are balanced. "
                 f"Received: designs={self.designs}."
@@ -87,25 +115,76 @@ class SobolAttribution(_Sensitivity):
         checks.choice("order", self.order, ("total", "first"))
 
     def coalitions(self, count: int, seed: int) -> np.ndarray:
-        a, b = np.split(backend.random_sobol(seed, self.designs, 2 * count), 2, axis=1)
-        swapped = np.where(np.eye(count, dtype=bool)[:, None], b, a)  # [M, designs, M]
-        return np.concatenate([a, b, swapped.reshape(-1, count)])
+        points = self._most(count) if self.designs == "auto" else self.designs
+        columns = backend.random_permutation(seed, 2 * count, stream=1)  # which differ in quality
+        a, b = np.split(backend.random_sobol(seed, points, 2 * count)[:, columns], 2, axis=1)
+        swapped = np.where(np.eye(count, dtype=bool), b[:, None], a[:, None])  # [points, M, M]
+        return np.concatenate([a[:, None], b[:, None], swapped], axis=1).reshape(-1, count)
 
-    def indices(self, present: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        a, b, *swapped = scores.reshape(-1, self.designs)
-        variance = np.var([a, b])
-        if variance == 0:  # only some A_i differ
-            return np.zeros(len(swapped))
-        if self.order == "total":
-            return np.mean((np.array(swapped) - a) ** 2, axis=1) / (2 * variance)
-        return (np.array(swapped) - a) @ (b - np.mean([a, b])) / (self.designs * variance)
+    def stops(self, count: int) -> Sequence[int]:
+        if not self.is_auto:
+            return ()
+        return [(count + 2) * n for n in sureness.doubled(_POINTS, self._most(count))]
+
+    def _most(self, count: int) -> int:
+        """The greatest power of two of designs, 2 or more, that `max_passes` have room for."""
+        room = max(self.fewest, self.limit // (count + 2))
+        return 2 ** (room.bit_length() - 1)
+
+    def indices(self, present: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        count = present.shape[1]
+        points = present.reshape(-1, count + 2, count)[:, :2].astype(np.float64)  # A and B
+        scores = scores.reshape(-1, count + 2)
+        change, away = scores[:, 2:] - scores[:, :1], scores[:, :2] - scores[:, :2].mean()
+        terms, spread = self._parts(change, away)
+        if not spread.any():  # only some A_i differ
+            return np.zeros(count), np.zeros(count)
+        if len(points) >= _POINTS:
+            terms, spread = self._controlled(terms, spread, change, points)
+        index = terms.mean(axis=0) / spread.mean()
+        blocks = (terms - index * spread[:, None]).reshape(min(_BLOCKS, len(points)), -1, count)
+        error = np.std(blocks.mean(axis=1), axis=0, ddof=1) / np.sqrt(len(blocks)) / spread.mean()
+        return np.maximum(index, 0) if self.order == "total" else index, error
+
+    def _parts(self, change: np.ndarray, away: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the sums over points are of, `[N, M]`, and the squares that the variance is of.
+
+        Args:
+            change: S(A_i) - S(A), `[N, M]`.
+            away: S(A) - m and S(B) - m, `[N, 2]`.
+        """
+        terms = change**2 / 2 if self.order == "total" else change * away[:, 1:]
+        return terms, (away**2).mean(axis=1)
+
+    def _controlled(
+        self, terms: np.ndarray, spread: np.ndarray, change: np.ndarray, points: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same less the parts of a score that is linear in the shares, plus their means."""
+        moved = points[:, 1] - points[:, 0]
+        slopes = _slopes(change, moved)
+        linear = ((points - 0.5) * slopes[:, None]).sum(axis=-1)
+        known_terms, known_spread = self._parts(slopes * moved, linear)
+        variances = slopes**2 / 12
+        less = spread - known_spread + variances.sum(axis=1)
+        if less.mean() <= 0:
+            return terms, spread
+        return terms - known_terms + variances, less
+
+
+def _slopes(change: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """By least squares how much the score changes by each share, `[N, M]`: of the other blocks."""
+    blocks = _BLOCKS, -1, change.shape[1]
+    along, length = ((part * moved).reshape(blocks).sum(axis=1) for part in (change, moved))
+    slopes = (along.sum(axis=0) - along) / (length.sum(axis=0) - length)
+    return np.repeat(slopes, len(change) // _BLOCKS, axis=0)
 
 
 class HSICAttribution(_Sensitivity):
     """How much the score depends on whether each feature is present, in any way.
 
     The Hilbert-Schmidt independence criterion of the feature's presence and the score, estimated
-    from n = `samples` masks, of which each feature is present in half:
+    from n = `samples` masks, of which each feature is present in half (from two a feature on they
+    are a random folded-over fraction of all, which spreads them evenly):
 
     `value of feature i = trace(K_i H L H) / (n - 1)^2`, `H = I - 1/n`
 
@@ -116,37 +195,79 @@ class HSICAttribution(_Sensitivity):
     channels where a feature takes all of them (`[B, H, W]`, `[B, T]`). A sample whose score is
     constant has zeros.
 
+    The value is twice the squared length of m, the mean over masks of the centred presence times
+    the score's feature vector of the kernel L. With m_r those of R = 16 blocks of masks,
+    `extras["standard_error"]` is the root of a squared spread and a squared bias, that which chance
+    leaves: `sum over r of (4 m . (m_r - m))^2 / (R (R - 1)) + (2 sum |m_r - m|^2 / (R (R - 1)))^2`.
+
     Args:
         features: As in `FeatureAblation`, but that pictures are cut into `Grid(8)`.
         groups: As in `FeatureAblation`.
         baseline: As in `FeatureAblation`.
         background: As in `FeatureAblation`.
-        samples: The number of masks, 2 or more.
+        samples: The number of masks, 2 or more; or `"auto"`.
+        error: As in `Sampled`.
+        max_passes: As in `Sampled`; by default 4096, as the kernel is a matrix of all masks.
 
     Reference:
         - [Novello et al., 2022](https://arxiv.org/abs/2206.06219), section 3
         - [Gretton et al., 2005](https://doi.org/10.1007/11564089_7), definition 2
     """
 
-    samples: int = 1500
+    most: ClassVar[int] = 2**12
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.count("samples", self.samples, least=2)
+    samples: int | Literal["auto"] = 1500
 
     def coalitions(self, count: int, seed: int) -> np.ndarray:
-        uniform = backend.random_uniform(seed, (self.samples, count))
-        return np.argsort(uniform, axis=0) % 2 == 0
+        return designs.halves(seed, self.limit if self.samples == "auto" else self.samples, count)
 
-    def indices(self, present: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        from scipy.spatial.distance import pdist, squareform
+    def stops(self, count: int) -> Sequence[int]:
+        return designs.stops(count, self.limit) if self.is_auto else ()
 
-        apart = pdist(scores[:, None], "sqeuclidean")
-        width = np.median(apart)  # of the squares: the median's square
-        if width <= rounding(scores) ** 2:
-            width = apart.mean()
-        kernel = squareform(np.exp((-apart / (2 * width)).astype(np.float32)))
-        np.fill_diagonal(kernel, 1.0)
+    def indices(self, present: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        n, kernel = len(scores), _kernel(scores)
         signs = (present - present.mean(axis=0)).astype(np.float32)  # centred, K_i is 2 s s'
-        traces = 2 * (signs * backend.matmul(kernel, signs)).sum(axis=0, dtype=np.float64)
-        return traces / (len(scores) - 1) ** 2
+        products = signs * backend.matmul(kernel, signs)
+        square = products.sum(axis=0, dtype=np.float64) / n**2  # of m, the mean of signs x L
+        error = _error(square, kernel, signs, products)
+        scale = (n / (n - 1)) ** 2
+        return 2 * scale * square, scale * error
+
+
+def _kernel(scores: np.ndarray) -> np.ndarray:
+    """How alike scores are, float32 `[n, n]`."""
+    from scipy.spatial.distance import pdist, squareform
+
+    apart = pdist(scores[:, None], "sqeuclidean")
+    width = np.median(apart)  # of the squares: the median's square
+    if width <= rounding(scores) ** 2:
+        width = apart.mean()
+    kernel = squareform(np.exp((-apart / (2 * width)).astype(np.float32)))
+    np.fill_diagonal(kernel, 1.0)
+    return kernel
+
+
+def _error(
+    square: np.ndarray, kernel: np.ndarray, signs: np.ndarray, products: np.ndarray
+) -> np.ndarray:
+    """The standard error of twice `square`, the squared lengths of m `[M]`; NaN of one block.
+
+    Args:
+        square: `|m|^2`.
+        kernel: The kernel of the scores, `[n, n]`.
+        signs: The centred presence, `[n, M]`.
+        products: The parts of `|m|^2` of each mask, times n^2, `[n, M]`.
+    """
+    n, size = len(signs), designs.block_size(len(signs))
+    starts = np.arange(0, n, size)
+    if len(starts) == 1:
+        return np.full_like(square, np.nan)
+    counts = np.diff(starts, append=n)[:, None]
+    toward = np.add.reduceat(products, starts, axis=0, dtype=np.float64) / (n * counts)  # m . m_r
+    blocks = [slice(start, start + size) for start in starts]
+    own = [signs[r] * backend.matmul(kernel[r, r], signs[r]) for r in blocks]
+    lengths = np.array([part.sum(axis=0, dtype=np.float64) for part in own]) / counts**2  # |m_r|^2
+    spread = np.square(4 * (toward - square)).sum(axis=0)
+    left = (lengths - 2 * toward + square).sum(axis=0)  # sum |m_r - m|^2
+    share = 1 / (len(starts) * (len(starts) - 1))
+    return np.sqrt(share * spread + (2 * share * left) ** 2)

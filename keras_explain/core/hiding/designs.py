@@ -8,6 +8,8 @@ from keras_explain.core.run import sureness
 PER_FEATURE = 2
 """From so many samples a feature on, a design is better than independent draws."""
 
+BLOCKS = 16
+
 
 def halves(seed: int, samples: int, count: int) -> np.ndarray:
     """Which of `count` features are present in each sample, booleans `[samples, count]`."""
@@ -22,13 +24,15 @@ def folded(seed: int, samples: int, count: int) -> np.ndarray:
     Feature j is present in sample i where the bits of i that a generator g_j picks have the parity
     of a random bit. All generators pick the lowest bit, so each odd sample is the complement of the
     one before it. The next bits of the generators number the features in random order, so that no
-    two features go together once samples are twice as many; the others are random.
+    two features go together once samples are twice as many; the others are random, but such that no
+    coalition is seen twice before all were seen.
     """
     width = max(1, (samples - 1).bit_length())
     generators = backend.random_uniform(seed, (width, count)) < 0.5
     order = backend.random_permutation(seed, count, stream=1)
     named = _bits(order, (count - 1).bit_length()).T[: width - 1]
     generators[0], generators[1 : 1 + len(named)] = True, named
+    _make_independent(generators[:count])
     odd = backend.matmul(_bits(np.arange(samples), width), generators.astype(np.float32)) % 2
     return (odd == 1) != (backend.random_uniform(seed, (count,), stream=2) < 0.5)
 
@@ -37,6 +41,25 @@ def stops(count: int, most: int) -> list[int]:
     """After how many samples of `halves(seed, most, count)` their error may be asked for."""
     first = 2 ** max(6, (2 * PER_FEATURE * count - 1).bit_length())
     return sureness.doubled(first, most)
+
+
+def block_size(samples: int) -> int:
+    """Of up to 16 blocks of consecutive samples, by which their error is told: even, for pairs."""
+    return 2 * -(-samples // (2 * BLOCKS))
+
+
+def _make_independent(rows: np.ndarray) -> None:
+    """Changes an element of each row of booleans that is the sum, modulo 2, of some before it."""
+    echelon: dict[int, np.ndarray] = {}  # by the first place of each where no later one is true
+    for row in rows:
+        left = row.copy()
+        for place, reduced in echelon.items():
+            left ^= left[place] & reduced
+        if not left.any():
+            free = next(place for place in range(len(row)) if place not in echelon)
+            row[free] ^= True
+            left[free] = True
+        echelon[int(left.argmax())] = left
 
 
 def _bits(numbers: np.ndarray, width: int) -> np.ndarray:
