@@ -49,7 +49,7 @@ class Parities:
         M = present.shape[1]
         odd = [T for k in range(1, M + 1, 2) for T in itertools.combinations(range(M), k)]
         variance = np.array([10 / M if len(T) == 1 else 0.0 for T in odd])
-        for power, c in enumerate(c for c in (0.25, 1, 4, 16) if c < M):
+        for power, c in enumerate((0.25, 1, 4, 16)):
             lengths = np.minimum(c * scales / M, 0.9)
             new = np.array([lengths[list(T)].prod() for T in odd])
             variance += decay**power * new / new.sum()

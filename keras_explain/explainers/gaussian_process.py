@@ -188,8 +188,7 @@ def scaled_prior(present: np.ndarray, decay: float, scales: np.ndarray) -> Prior
         scales: `[M]`.
     """
     signs, M = _signs(present), present.shape[1]
-    strengths = [c for c in STRENGTHS if c < M]
-    terms = [_term(signs, np.minimum(c / M * scales, STRONGEST)) for c in strengths]
+    terms = [_term(signs, np.minimum(c / M * scales, STRONGEST)) for c in STRENGTHS]
     linear = LINEAR / M
     parts = zip(*terms, strict=True)
     covariance, cross, variance = (
