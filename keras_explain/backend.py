@@ -357,6 +357,17 @@ def random_sobol(seed: int, n: int, dimensions: int, stream: int = 0) -> np.ndar
     return qmc.Sobol(dimensions, seed=rng).random(n).astype(np.float32)
 
 
+def random_directions(seed: int, count: int, dimensions: int, stream: int = 0) -> np.ndarray:
+    """Random directions at right angles to each other and to (1, ..., 1), `[count, dimensions]`.
+
+    They depend on `seed` and `stream` alone, and on `count`, which is below `dimensions`.
+    """
+    normal = np.random.default_rng((seed, stream)).standard_normal((dimensions, count))
+    columns = np.concatenate([np.ones((dimensions, 1)), normal], axis=1)
+    q, r = tf.linalg.qr(columns)
+    return (q * tf.sign(tf.linalg.diag_part(r))).numpy().T[1:]
+
+
 def random_keys(seed: Seed, n: int, stream: int = 0) -> np.ndarray | Tensor:
     """Keys `[n, 2]` for `random_normal`, one a pass."""
     if tf.is_tensor(seed):

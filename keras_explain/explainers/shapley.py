@@ -14,6 +14,7 @@ from keras_explain.core.run.plan import Plan
 from keras_explain.core.run.sureness import doubled
 from keras_explain.core.sampled import Sampled
 
+TOGETHER = 64  # orders at right angles
 MOST = 20  # features of which all coalitions are taken: about a million
 
 
@@ -105,11 +106,13 @@ class ShapleySampling(Sampled, ShapleyValues):
     `value of feature i = mean over orders of v(those before i, and i) - v(those before i)`
 
     `v(S)` is the score where only the features in S are visible. Each order is also taken
-    backwards. In every order the values of the features sum to `S_c(x) - v(nothing)`, so they do on
-    average. Each place of a feature has the feature's whole value.
+    backwards. Orders are those of the numbers in random directions at right angles, so that they
+    make up for one another. In every order the values of the features sum to `S_c(x) - v(nothing)`,
+    so they do on average. Each place of a feature has the feature's whole value.
 
     `extras["standard_error"]`, of the shape of `values`, is the standard deviation of the means of
-    an order and its reverse, divided by the root of their number. `extras["base_values"]` `[B]` is
+    an order and its reverse, divided by the root of their number, which is a little more than the
+    error, as orders are not independent. `extras["base_values"]` `[B]` is
     `v(nothing)`, `extras["convergence_delta"]` `[B]` the sum over features less what it should be.
 
     Args:
@@ -130,7 +133,7 @@ class ShapleySampling(Sampled, ShapleyValues):
         - [Castro et al., 2009](https://doi.org/10.1016/j.cor.2008.04.004)
         - [Strumbelj and Kononenko, 2010](https://jmlr.org/papers/v11/strumbelj10a.html),
           algorithm 1
-        - [Mitchell et al., 2022](https://arxiv.org/abs/2104.12199): reversed orders
+        - [Mitchell et al., 2022](https://arxiv.org/abs/2104.12199): reversed, orthogonal
     """
 
     samples: int | Literal["auto"] = 25
@@ -139,8 +142,7 @@ class ShapleySampling(Sampled, ShapleyValues):
     fewest: ClassVar[int] = 2
 
     def coalitions(self, count: int, seed: int) -> np.ndarray:
-        orders = self._orders(count)
-        rank = np.argsort(backend.random_uniform(seed, (orders, count)), axis=1)
+        rank = _ranks(count, self._orders(count), seed)
         before = rank[:, None] < np.arange(1, count)[:, None]  # [orders, M - 1, M]
         both = np.stack([before, ~before[:, ::-1]], axis=1)
         return np.concatenate([np.zeros((1, count), bool), both.reshape(-1, count)])
@@ -175,3 +177,13 @@ class ShapleySampling(Sampled, ShapleyValues):
         means = np.swapaxes(added.mean(axis=2), 2, 3)
         error = means.std(axis=1, ddof=1) / math.sqrt(orders)
         return means.mean(axis=1), {"standard_error": error}
+
+
+def _ranks(count: int, orders: int, seed: int) -> np.ndarray:
+    """The place of each feature in random orders, `[orders, count]`; fewer are the beginning."""
+    if count == 1:
+        return np.zeros((orders, 1), int)
+    at_once = min(count - 1, TOGETHER)
+    streams = range(-(-orders // at_once))
+    blocks = [backend.random_directions(seed, at_once, count, stream) for stream in streams]
+    return np.concatenate(blocks)[:orders].argsort(axis=1).argsort(axis=1)
