@@ -166,8 +166,8 @@ def photo() -> Task:
     loaded = keras.utils.load_img(os.environ["PHOTO"], target_size=(224, 224))
     x = np.asarray(loaded, "float32")[None] / 127.5 - 1
     target = np.asarray(model(x)).argmax(axis=1)
-    source = f"a photo, {Path(os.environ['PHOTO']).name}"
-    return Task("MobileNetV2", source, model, x, target, 0 * x, _patches(224), effort=64)
+    name = Path(os.environ["PHOTO"]).name
+    return Task(f"photo-{name}", name, model, x, target, 0 * x, _patches(224), effort=64)
 
 
 def tasks() -> dict[str, Callable[[], Task]]:
