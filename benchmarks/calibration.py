@@ -27,10 +27,15 @@ class Case:
     counts: tuple[int, ...]
 
 
+def _kernel_shap(solver: Any) -> Callable[[Task, Any], kx.Explainer]:
+    return lambda task, samples: kx.KernelSHAP(samples=samples, solver=solver, **task.hidden)
+
+
 CASES = {
-    "KernelSHAP": Case(
-        lambda t, n: kx.KernelSHAP(samples=n, **t.hidden), "shapley", (128, 512, 2048)
-    ),
+    **{
+        f"KernelSHAP, {solver}": Case(_kernel_shap(solver), "shapley", (128, 512, 2048))
+        for solver in ("regression", "gaussian_process", "scaled_gaussian_process")
+    },
     "ShapleySampling": Case(
         lambda t, n: kx.ShapleySampling(samples=n, **t.hidden), "shapley", (4, 16, 64)
     ),
@@ -57,20 +62,24 @@ CASES = {
 }
 
 
-def held(values: np.ndarray, errors: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Which intervals hold the truth; NaN where no standard error is known."""
-    inside = np.abs(np.asarray(values, float) - true) <= HALF_WIDTH * errors + 1e-6 * abs(true)
-    return np.where(np.isnan(errors), np.nan, inside)
+def held(values: np.ndarray, errors: np.ndarray, true: np.ndarray, own: Any = 0) -> np.ndarray:
+    """Which intervals hold the truth, which has an error of its own; NaN where none is known."""
+    both = np.hypot(np.asarray(errors, float), own)
+    inside = np.abs(np.asarray(values, float) - true) <= HALF_WIDTH * both
+    return np.where(np.isnan(both), np.nan, inside)
 
 
-def share_held(case: Case, task: Task, count: int) -> float:
+def share_held(case: Case, task: Task, count: int) -> str:
     """Over seeds, rows and features."""
-    true, explainer = truth(task, case.truth)[0], case.make(task, count)
+    (true, accuracy), explainer = truth(task, case.truth), case.make(task, count)
+    size = np.sqrt((true.reshape(len(true), -1) ** 2).mean(axis=1))
+    own = (accuracy * size).reshape(-1, *(1 for _ in true.shape[1:])) + 1e-9
     shares = []
     for seed in range(SEEDS):
         found = explainer(task.model, task.x, task.target, seed=seed)
-        shares.append(held(found.values, found.extras["standard_error"], true))
-    return float(np.nanmean(shares))
+        shares.append(held(found.values, found.extras["standard_error"], true, own))
+    known = ~np.isnan(shares)
+    return f"{np.mean(np.array(shares)[known]):.0%}" if known.any() else "unknown"
 
 
 def rows(tasks: list[Task]) -> Iterator[str]:
@@ -79,8 +88,7 @@ def rows(tasks: list[Task]) -> Iterator[str]:
     yield "| --- " * (2 + len(tasks)) + "|"
     for name, case in CASES.items():
         cells = [
-            ", ".join(f"{share_held(case, task, count):.0%}" for count in case.counts)
-            for task in tasks
+            ", ".join(share_held(case, task, count) for count in case.counts) for task in tasks
         ]
         yield f"| {name} | {', '.join(map(str, case.counts))} | " + " | ".join(cells) + " |"
 

@@ -40,6 +40,8 @@ OF_A_PHOTO = {"shapley": (256, 1024), "rise": (256, 1024), "lime": (256, 1024)} 
     "smoothgrad": (16, 64)
 }
 NOT_OF_A_PHOTO = {  # a pass takes its time, and other tasks show what these can
+    "keras_explain, process",
+    "keras_explain, scaled process",
     "shap KernelExplainer, selecting",
     "shap SamplingExplainer",
     "xplique KernelShap",

@@ -364,6 +364,12 @@ def _channels_first(x: np.ndarray) -> np.ndarray:
 METHODS: dict[str, dict[str, Prepare]] = {
     "shapley": {
         "keras_explain": ours(lambda t, n: kx.KernelSHAP(samples=n, **t.hidden)),
+        "keras_explain, process": ours(
+            lambda t, n: kx.KernelSHAP(samples=n, solver="gaussian_process", **t.hidden)
+        ),
+        "keras_explain, scaled process": ours(
+            lambda t, n: kx.KernelSHAP(samples=n, solver="scaled_gaussian_process", **t.hidden)
+        ),
         "shap KernelExplainer": each_row(shap_kernel),
         "shap KernelExplainer, selecting": each_row(shap_selecting),
         "shap PermutationExplainer": each_row(shap_permutation),
