@@ -133,6 +133,7 @@ class TestLoggers:
         assert "drift" not in fresh.sinks[0].records[0].scalars
         assert len(memory.records) == 4
 
+    @pytest.mark.slow
     def test_copies_trained_one_after_another(self, copied, tmp_path):
         """As KerasTuner does: a copy for each trial, of a logger that is never trained."""
         memories = []

@@ -15,7 +15,7 @@ from keras import layers, ops
 
 import keras_explain as kx
 from keras_explain.core.graph.computation import Computation
-from tests import naive
+from tests import check, naive
 from tests import naive_rules as nr
 
 CLASSES = np.array([0, 2, 1])
@@ -563,7 +563,7 @@ def test_many_rows_are_run_once_for_all_references():
 
 
 @pytest.mark.filterwarnings("ignore:The inside of layer 'lstm")
-@pytest.mark.parametrize("name", ["lstm", "attention"])
+@pytest.mark.parametrize("name", check.first_of(["attention", "lstm"], 1))
 def test_references_one_after_the_other(name):
     """In a loop of the graph, as beside each other."""
     inputs = keras.Input((6, 4))
@@ -772,7 +772,7 @@ RECURRENT = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[] if n in ("gru", "states") else pytest.mark.slow) for n in RECURRENT],
+    [pytest.param(n, marks=[] if n == "gru" else pytest.mark.slow) for n in RECURRENT],
 )
 @pytest.mark.filterwarnings("ignore:The inside of layer")
 def test_before_a_recurrent_layer_the_change_of_its_input_is_shared_out(name):

@@ -166,7 +166,7 @@ SOME = ("permutation", "each to four", "mask", "means")
     [
         pytest.param(*BOX, SOME, id="some-box"),
         pytest.param(*BOX, tuple(FORMS), id="box", marks=pytest.mark.slow),
-        pytest.param(*REVEAL_CANCEL, SOME[1:3], id="some-reveal-cancel"),
+        pytest.param(*REVEAL_CANCEL, SOME[1:3], id="some-reveal-cancel", marks=pytest.mark.slow),
         pytest.param(*REVEAL_CANCEL, tuple(FORMS), id="reveal-cancel", marks=pytest.mark.slow),
     ],
 )

