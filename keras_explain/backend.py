@@ -207,7 +207,7 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def solve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """X of `a x = b`, matrices of one dtype.
+    """X of `a x = b`, matrices of one dtype, or stacks of them.
 
     Raises:
         numpy.linalg.LinAlgError: `a` has no inverse.

@@ -1,6 +1,6 @@
 """Covariances of scores with random masks, by a regression whose part is known exactly."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def covariances(
     count = draws.max() + 1
     number = draws * min(FOLDS, count) // count
     folds = [np.flatnonzero(number == i) for i in range(number.max() + 1)]
-    models = list(_fitted(scores, masks, folds, variance))
+    models = _fitted(scores, masks, folds, variance)
     found, start = [], 1
     for part in masks:
         own = slice(start, start := start + len(part.gram))
@@ -59,21 +59,25 @@ def covariances(
 
 def _fitted(
     scores: np.ndarray, masks: Sequence[Masks], folds: Sequence[np.ndarray], variance: float
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each fold the regression on the others `[1 + q, k]`, and what it leaves in the fold."""
     x = np.concatenate([np.ones((len(scores), 1)), *(part.controls for part in masks)], axis=1)
     prior, start = np.zeros((x.shape[1], x.shape[1])), 1
     for part in masks:
         own = slice(start, start := start + len(part.gram))
         prior[own, own] = RIDGE * (x.shape[1] - 1) * variance * part.gram
-    gram, moments = backend.matmul(x.T, x) + prior, backend.matmul(x.T, scores)
-    for fold in folds:
-        mine, y = x[fold], scores[fold]
-        model = np.zeros_like(moments)
-        if len(folds) > 1:
-            others = gram - backend.matmul(mine.T, mine)
-            model = backend.solve(others, moments - backend.matmul(mine.T, y))
-        yield model, y - backend.matmul(mine, model)
+    if len(folds) == 1:
+        return [(np.zeros((x.shape[1], scores.shape[1])), scores)]
+    parts = [(x[fold], scores[fold]) for fold in folds]
+    # of each fold x'x beside x'y
+    moments = np.array([backend.matmul(mine.T, np.hstack([mine, y])) for mine, y in parts])
+    others = moments.sum(axis=0) - moments
+    width = x.shape[1]
+    models = backend.solve(others[..., :width] + prior, others[..., width:])
+    return [
+        (model, y - backend.matmul(mine, model))
+        for model, (mine, y) in zip(models, parts, strict=True)
+    ]
 
 
 def _mean(maps: Iterable[np.ndarray], counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from keras_explain.core.model.reading import groups
 
 Tensor = Any
 
-_LETTERS = "abcdefgh"
+_CELLS, _PLACES = "abcd", "wxyz"  # axes of grids and of masks
 
 CONTROLS = 512
 """Of so many controls at most the covariances with masks are estimated apart."""
@@ -154,8 +154,12 @@ class CellMasks(Masks):
         return product
 
     def covariance(self, weights: np.ndarray) -> np.ndarray:
-        blocks = np.reshape(weights.T, (-1, *(len(edges) - 1 for edges in self._edges)))
-        return np.asarray(interpolated(blocks, [near.T for near in self._near]))
+        maps = weights.T.reshape(-1, *(len(near) for near in self._near))
+        for near in self._near:
+            maps = np.moveaxis(maps, 1, -1)
+            over_axis = backend.matmul(maps.reshape(-1, len(near)), near)
+            maps = over_axis.reshape(*maps.shape[:-1], near.shape[1])
+        return maps
 
     def centred(self, some: np.ndarray) -> np.ndarray:
         return self._made(some) if self._whole is None else self._whole[some]
@@ -206,16 +210,13 @@ def tents(offset: Tensor, side: int, cells: int) -> Tensor:
 
 
 def interpolated(grid: Tensor, along: Sequence[Tensor]) -> Tensor:
-    """Sums of a grid's cells `[n, *cells]`, `[n, *places]`, by weights of the cells of each axis.
-
-    The weights are `[side, cells]`, or for each grid `[n, side, cells]`.
-    """
-    axes = _LETTERS[: len(along)]
+    """Sums of cells `[n, *cells]`, `[n, *places]`, by their weights `[n, side, cells]` an axis."""
     for i, weights in enumerate(along):
-        before, after = axes[:i].upper(), axes[i + 1 :]
-        own = ("n" if len(weights.shape) == 3 else "") + axes[i].upper() + axes[i]
-        formula = f"n{before}{axes[i]}{after},{own}->n{before}{axes[i].upper()}{after}"
-        grid = ops.einsum(formula, grid, weights)
+        done, left = _PLACES[:i], _CELLS[i + 1 : len(along)]
+        place, cell = _PLACES[i], _CELLS[i]
+        grid = ops.einsum(
+            f"n{done}{cell}{left},n{place}{cell}->n{done}{place}{left}", grid, weights
+        )
     return grid
 
 
