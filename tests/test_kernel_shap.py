@@ -149,6 +149,31 @@ def test_the_unit_of_scores_does_not_matter(solver):
         np.testing.assert_allclose(errors["standard_error"], error, rtol=1e-5)
 
 
+def test_pairs_that_say_the_same_twice():
+    game = smooth_game(8)[0, 0]
+    present = np.repeat(KernelSHAP(samples=40).coalitions(8, 0)[1::2], 2, axis=0)
+    odd = (game[numbers(present)] - game[numbers(~present)])[:, None] / 2
+    gain = game[-1:] - game[0]
+    twice = gaussian_process.solve(present, odd, gain, scaled=False)
+    once = gaussian_process.solve(present[::2], odd[::2], gain, scaled=False)
+    assert (np.abs(twice[0] - once[0]) < 2 * once[1]).all()  # another decay may be likelier
+    np.testing.assert_allclose(twice[0].sum(), gain[0])
+
+
+@pytest.mark.parametrize("solver", [REGRESSION, SMOOTH])
+def test_a_thousand_features(solver):
+    """Of so many, the number of coalitions of a size is beyond floating-point numbers."""
+    M = 1100
+    weight = np.random.default_rng(0).normal(size=M)
+    explainer = KernelSHAP(samples=2 * M + 20, solver=solver)
+    present = explainer.coalitions(M, 0)
+    whole = np.array([[weight.sum()]])
+    values, extras = explainer.values_of(present, (present @ weight)[None, :, None], whole)
+    error = np.nan_to_num(extras["standard_error"][0, 0])
+    assert (np.abs(values[0, 0] - weight) < 3 * error + 1e-6).all()
+    assert np.abs(values[0, 0] - weight).max() < 0.01 * np.abs(weight).max()
+
+
 # How far off values are
 
 

@@ -36,7 +36,7 @@ class Prior(NamedTuple):
     """What is thought of a game before its scores.
 
     Attributes:
-        covariance: Of the odd part at the pairs, `[P, P]`.
+        covariance: Of the odd part at the pairs and at others, `[P, Q]`.
         cross: Of the Shapley values with it, `[M, P]`.
         variance: Of the Shapley values, `[M]`.
     """
@@ -79,42 +79,26 @@ class Process:
         inverse = backend.triangular_solve(self.factor, np.eye(len(self.factor)))
         return (inverse**2).sum(axis=0)
 
-    def fit(self, odd: np.ndarray) -> "Fit":
-        """What the odd parts `[P, R]` of R games say."""
-        solved = backend.cholesky_solve(self.factor, odd)
-        level = (odd * solved).sum(axis=0) / len(odd)
-        safe = np.maximum(level, np.finfo(float).tiny)
-        likelihood = -(len(odd) * np.log(safe) + self.log_determinant) / 2
-        return Fit(solved, level, likelihood)
+    def likelihood(self, odd: np.ndarray) -> np.ndarray:
+        """The logarithm of the density of the odd parts `[P, R]` of R games, each at its level."""
+        level = np.maximum(self._level(odd), np.finfo(float).tiny)
+        return -(len(odd) * np.log(level) + self.log_determinant) / 2
 
-    def values(self, odd: np.ndarray, fit: "Fit") -> tuple[np.ndarray, np.ndarray]:
-        """The Shapley values and their standard errors, `[R, M]`.
+    def values(self, odd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The Shapley values of R games and their standard errors, `[R, M]`.
 
         What each pair is off from what the others foretell, in units of how sure they are, is 1 on
         average (of squares) where the prior suits the game. Where it is more, the errors are that
         much larger.
         """
-        off = (fit.solved[:-1] ** 2 / self.precision[:-1, None]).mean(axis=0)
-        level = np.maximum(fit.level, off)
+        solved = backend.cholesky_solve(self.factor, odd)[:-1]
+        off = (solved**2 / self.precision[:-1, None]).mean(axis=0)
+        level = np.maximum(self._level(odd), off)
         return backend.matmul(self.weights, odd).T, np.sqrt(level[:, None] * self.variance)
 
-
-class Fit(NamedTuple):
-    """What scores of R games say of a process.
-
-    Attributes:
-        solved: The covariance's inverse times the odd parts, `[P, R]`.
-        level: By which the variances are multiplied, `[R]`.
-        likelihood: The logarithm of the scores' density with this level, `[R]`.
-    """
-
-    solved: np.ndarray
-    level: np.ndarray
-    likelihood: np.ndarray
-
-    def taken(self, some: np.ndarray) -> "Fit":
-        """That of some of the games."""
-        return Fit(self.solved[:, some], self.level[some], self.likelihood[some])
+    def _level(self, odd: np.ndarray) -> np.ndarray:
+        """By what the variances are multiplied where a game is likeliest, `[R]`."""
+        return (backend.triangular_solve(self.factor, odd) ** 2).mean(axis=0)
 
 
 def solve(
@@ -133,18 +117,16 @@ def solve(
     ends = np.concatenate([present, np.ones((1, M), bool)])
     odd = np.concatenate([odd, gain[None] / 2])
     data = ends.tobytes()
-    fits = [_by_count(data, M, decay).fit(odd) for decay in DECAYS]
-    best = np.argmax([fit.likelihood for fit in fits], axis=0)
+    likelihood = [_by_count(data, M, decay).likelihood(odd) for decay in DECAYS]
+    best = np.argmax(likelihood, axis=0)
     values, error = np.empty((2, len(gain), M))
     for number in np.unique(best):
         some = np.flatnonzero(best == number)
-        process = _by_count(data, M, DECAYS[number])
-        values[some], error[some] = process.values(odd[:, some], fits[number].taken(some))
+        values[some], error[some] = _by_count(data, M, DECAYS[number]).values(odd[:, some])
     for r in np.flatnonzero(odd.any(axis=0)) if scaled else ():
-        process = Process.of(scaled_prior(ends, DECAYS[best[r]], _scales(values[r])))
-        fit = process.fit(odd[:, [r]])
-        if fit.likelihood[0] > fits[best[r]].likelihood[r]:
-            values[[r]], error[[r]] = process.values(odd[:, [r]], fit)
+        own = Process.of(scaled_prior(ends, ends, DECAYS[best[r]], _scales(values[r])))
+        if own.likelihood(odd[:, [r]])[0] > likelihood[best[r]][r]:
+            values[[r]], error[[r]] = own.values(odd[:, [r]])
     return values + (gain - values.sum(axis=1))[:, None] / M, error
 
 
@@ -171,46 +153,50 @@ def _by_count(data: bytes, M: int, decay: float) -> Process:
     """
     present = np.frombuffer(data, bool).reshape(-1, M)
     first = np.tri(M + 1, M, -1, dtype=bool)  # the first k features, for each k
-    table = scaled_prior(first, decay, np.ones(M))
+    table = scaled_prior(first, first[-1:], decay, np.ones(M))
     signs = _signs(present)
     alike = ((backend.matmul(signs, signs.T) + M) / 2).round().astype(int)
     count = present.sum(axis=1)
     cross = np.where(present, table.cross[0, count][:, None], table.cross[-1, count][:, None])
-    return Process.of(Prior(table.covariance[-1][alike], cross.T, table.variance))
+    return Process.of(Prior(table.covariance[alike, 0], cross.T, table.variance))
 
 
-def scaled_prior(present: np.ndarray, decay: float, scales: np.ndarray) -> Prior:
+def scaled_prior(
+    present: np.ndarray, others: np.ndarray, decay: float, scales: np.ndarray
+) -> Prior:
     """The prior with `l_i = c * scales_i / M`, and the linear term.
 
     Args:
-        present: One coalition of each pair, the last of them the whole, booleans `[P, M]`.
+        present: One coalition of each pair, booleans `[P, M]`.
+        others: Those with which their covariance is, `[Q, M]`.
         decay: What each strength c is worth, of what the one before is.
         scales: `[M]`.
     """
-    signs, M = _signs(present), present.shape[1]
-    terms = [_term(signs, np.minimum(c / M * scales, STRONGEST)) for c in STRENGTHS]
+    signs, other, M = _signs(present), _signs(others), present.shape[1]
+    terms = [_term(signs, other, np.minimum(c / M * scales, STRONGEST)) for c in STRENGTHS]
     linear = LINEAR / M
-    parts = zip(*terms, strict=True)
     covariance, cross, variance = (
-        sum(decay**power * part for power, part in enumerate(some)) for some in parts
+        sum(decay**power * part for power, part in enumerate(parts))
+        for parts in zip(*terms, strict=True)
     )
     return Prior(
-        covariance + linear * backend.matmul(signs, signs.T),
+        covariance + linear * backend.matmul(signs, other.T),
         cross + 2 * linear * signs.T,
         variance + 4 * linear,
     )
 
 
-def _term(signs: np.ndarray, lengths: np.ndarray) -> Prior:
-    """The prior of one strength, less its scale: that of the last pair has the variance 1.
+def _term(signs: np.ndarray, others: np.ndarray, lengths: np.ndarray) -> Prior:
+    """The prior of one strength, less its scale: that of the whole has the variance 1.
 
     Args:
         signs: 1 for each feature that is there, -1 for others, `[P, M]`.
+        others: Likewise, `[Q, M]`.
         lengths: The `l_i`, `[M]`.
     """
     angles = np.arctanh(lengths)
     most = angles.sum()
-    exponent = backend.matmul(signs * angles, signs.T)
+    exponent = backend.matmul(signs * angles, others.T)
     covariance = np.exp(exponent - most) - np.exp(-exponent - most)
     size = (1 - np.exp(-2 * most)) * np.exp(most + np.log1p(-(lengths**2)).sum() / 2) / 2
     cross, variance = _cross(signs, lengths), _variance(lengths)
