@@ -328,11 +328,27 @@ def random_permutation(seed: Seed, n: int, stream: int = 0) -> np.ndarray | Tens
 
 
 def random_strata(seed: Seed, n: int) -> np.ndarray | Tensor:
-    """A number in each n-th of [0, 1), in random order, float32 `[n]`."""
-    order, within = random_permutation(seed, n), random_uniform(seed, (n,))
+    """A number in each n-th of [0, 1), float32 `[n]`.
+
+    They are in random order, but the first half of an even number is what half as many are.
+    """
+    stream = 2**16 + n  # no other draws are of it
+    if n % 2:
+        return _within(seed, random_permutation(seed, n, stream), n, stream)
+    first = random_strata(seed, n // 2)
+    taken = first * n // 1
+    free = taken + 1 - 2 * (taken % 2)  # the other halves of the n / 2 parts
+    order, in_graph = random_permutation(seed, n // 2, stream), tf.is_tensor(seed)
+    second = _within(seed, tf.gather(free, order) if in_graph else free[order], n, stream)
+    return tf.concat([first, second], 0) if in_graph else np.concatenate([first, second])
+
+
+def _within(seed: Seed, part: np.ndarray | Tensor, n: int, stream: int) -> np.ndarray | Tensor:
+    """A number in each of some n-ths of [0, 1)."""
+    share = random_uniform(seed, part.shape, stream)
     if tf.is_tensor(seed):
-        return (tf.cast(order, tf.float32) + within) / n
-    return ((order + within) / n).astype(np.float32)
+        return (tf.cast(part, tf.float32) + share) / n
+    return ((part + share) / n).astype(np.float32)
 
 
 def random_rows(seed: Seed, n: int, count: int) -> np.ndarray | Tensor:

@@ -7,6 +7,7 @@ from keras import layers, ops
 from scipy import stats
 
 import keras_explain as kx
+from keras_explain import backend
 from tests import naive
 
 CLASSES = np.array([0, 3, 1])
@@ -84,8 +85,8 @@ def test_many_classes_at_once(picture):
 def test_the_convergence_delta_is_the_gap(picture):
     model, net, x, background = picture
     explainer = kx.GradientSHAP(background=background, samples=7)
-    explanation = explainer(model, x, CLASSES)
-    expected, rows = by_passes(explainer, net, x, CLASSES)
+    explanation = explainer(model, x, CLASSES, seed=1)
+    expected, rows = by_passes(explainer, net, x, CLASSES, seed=1)
     gap = total(expected) - (net.score(x, CLASSES) - net.scores(rows).mean(axis=0)[CLASSES])
     assert np.abs(gap).min() > 1e-3
     naive.close(explanation.extras["convergence_delta"], gap, 1e-3)
@@ -233,7 +234,7 @@ def test_the_values_sum_to_the_change_of_the_score_in_expectation(dense):
     )
     error = deltas.std(axis=0, ddof=1) / np.sqrt(len(deltas))
     assert (np.abs(deltas.mean(axis=0)) < 5 * error).all()
-    many = kx.GradientSHAP(background=background, samples=800)(model, x, 1)
+    many = kx.GradientSHAP(background=background, samples=3200)(model, x, 1)
     change = net.score(x, 1) - net.score(background, 1).mean()
     naive.close(total(many.values), change, 0.02)
 
@@ -374,3 +375,56 @@ def test_masked_tokens_get_zero_and_references_are_read_under_the_inputs_mask():
     naive.close(explanation.values, expected.sum(axis=-1))
     base = [net.score((row * kept).sum(axis=1), 1) for row in rows]
     naive.close(explanation.extras["base_values"], np.mean(base, axis=0))
+
+
+# How sure the values are
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, None])
+def test_the_standard_error_is_that_of_pairs_of_passes(picture, batch_size):
+    model, net, x, background = picture
+    explainer = kx.GradientSHAP(background=background, samples=12)
+    passes = explainer.passes(0)
+    terms = np.array(
+        [
+            expected_gradients(net, x, CLASSES, background[[row]], [alpha])
+            for row, alpha in zip(passes["reference"], passes["alpha"], strict=True)
+        ]
+    )
+    pairs = terms.reshape(6, 2, *x.shape).mean(axis=1)
+    extras = explainer(model, x, CLASSES, batch_size=batch_size).extras
+    naive.close(extras["standard_error"], pairs.std(axis=0, ddof=1) / np.sqrt(6), 1e-4)
+
+
+def test_standard_errors_are_on_the_safe_side(dense):
+    model, _, x, background = dense
+    truth = kx.GradientSHAP(background=background, samples=2**13)(model, x, 1, seed=1000).values
+    hold, said, true = [], 0.0, 0.0
+    for seed in range(60):
+        found = kx.GradientSHAP(background=background, samples=18)(model, x, 1, seed=seed)
+        off, error = found.values - truth, found.extras["standard_error"]
+        hold.append(np.abs(off) <= 1.645 * error)
+        said, true = said + np.square(error).sum(), true + np.square(off).sum()
+    assert np.mean(hold) > 0.8
+    assert 1 < np.sqrt(said / true) < 4
+
+
+def test_until_it_is_sure_it_draws_what_a_number_draws(dense):
+    model, _, x, background = dense
+    options = {"background": background}
+    auto = kx.GradientSHAP(samples="auto", error=0.1, max_passes=4096, **options)(model, x, 1)
+    assert (auto.extras["relative_error"] <= 0.1).all()
+    for row, passes in enumerate(auto.extras["passes"]):
+        fixed = kx.GradientSHAP(samples=int(passes), **options)(model, x, 1)
+        naive.close(auto.values[row], fixed.values[row], 1e-6)
+        base = fixed.extras["base_values"][row]
+        np.testing.assert_allclose(auto.extras["base_values"][row], base, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [2, 50, 96])
+def test_the_first_half_of_the_positions_are_those_of_half_as_many(n):
+    few, many = backend.random_strata(3, n // 2), backend.random_strata(3, n)
+    np.testing.assert_array_equal(few, many[: n // 2])
+    in_graph = backend.random_strata(ops.convert_to_tensor(3), n)
+    for drawn in (many, np.asarray(in_graph)):
+        assert np.floor(np.sort(drawn) * n).tolist() == list(range(n))

@@ -410,3 +410,129 @@ def test_integer_pictures_get_noise_too(picture):
     assert not np.array_equal(noisy, noisy.round())
     expected = at_points(lambda v: net.gradient(v, CLASSES), noisy).mean(axis=1)
     naive.close(kx.SmoothGrad(samples=3)(model, x, CLASSES).values, expected)
+
+
+# How sure the values are
+
+
+def pair_means(values):
+    """The means of each two samples, `[rows, pairs, ...]`."""
+    pairs = values.shape[1] // 2
+    return values[:, : 2 * pairs].reshape(len(values), pairs, 2, *values.shape[2:]).mean(axis=2)
+
+
+def error_of_pairs(values):
+    """The standard error of a mean of pairs, from their spread."""
+    pairs = pair_means(values)
+    count = pairs.shape[1]
+    squares = np.square(pairs - values.mean(axis=1)[:, None]).sum(axis=1)
+    return np.sqrt(squares / (count * (count - 1)))
+
+
+def error_of_variance(values):
+    """That of a variance, from half the squared differences of each two samples."""
+    halves = np.square(np.diff(values, axis=1)[:, ::2]) / 2
+    normal = np.square(values.var(axis=1, ddof=1))
+    excess = np.square(halves).mean(axis=1) - 2 * normal
+    return np.sqrt(np.maximum(excess, normal) / halves.shape[1])
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, 7, None])
+@pytest.mark.parametrize(
+    ("kind", "of_points", "error"),
+    [
+        (kx.SmoothGrad, _Points, error_of_pairs),
+        (kx.SquareGrad, _Points, lambda v: error_of_pairs(v**2)),
+        (kx.VarGrad, _PointsOfVarGrad, error_of_variance),
+    ],
+)
+def test_the_standard_error(picture, kind, of_points, error, batch_size):
+    model, net, x = picture
+    noisy = points(model, x, kind=of_points, samples=12, noise=0.5)
+    gradients = at_points(lambda v: net.gradient(v, CLASSES), noisy)
+    extras = kind(samples=12, noise=0.5)(model, x, CLASSES, batch_size=batch_size).extras
+    naive.close(extras["standard_error"], error(gradients), 1e-4)
+    assert extras["passes"].tolist() == [12, 12, 12]
+
+
+@pytest.mark.parametrize(
+    ("kind", "samples"), [(kx.SmoothGrad, 1), (kx.SquareGrad, 2), (kx.VarGrad, 3)]
+)
+def test_too_few_samples_have_no_standard_error(picture, kind, samples):
+    model, _, x = picture
+    extras = kind(samples=samples)(model, x, CLASSES).extras
+    assert np.isnan(extras["standard_error"]).all()
+    assert np.isnan(extras["relative_error"]).all()
+
+
+@pytest.mark.parametrize("kind", [kx.SmoothGrad, kx.SquareGrad, kx.VarGrad])
+def test_standard_errors_hold_as_often_as_they_say(kind):
+    """90 % intervals, over features and seeds, on a network with rectifiers."""
+    model = naive.perceptron(8, hidden=24, activation="relu")
+    x = naive.inputs((8,), rows=2)
+    truth = kind(samples=2**14)(model, x, 1, seed=1000).values
+    hold = []
+    for seed in range(60):
+        found = kind(samples=40)(model, x, 1, seed=seed)
+        hold.append(np.abs(found.values - truth) <= 1.645 * found.extras["standard_error"])
+    assert 0.8 < np.mean(hold) < 0.98
+
+
+@pytest.mark.parametrize("kind", [kx.SmoothGrad, kx.SquareGrad, kx.VarGrad])
+def test_until_it_is_sure_it_draws_what_a_number_draws(picture, kind):
+    model, _, x = picture
+    auto = kind(samples="auto", error=0.2, max_passes=2048, noise=0.3)(model, x, CLASSES)
+    assert (auto.extras["relative_error"] <= 0.2).all()
+    for row, passes in enumerate(auto.extras["passes"]):
+        fixed = kind(samples=int(passes), noise=0.3)(model, x, CLASSES)
+        naive.close(auto.values[row], fixed.values[row], 1e-6)
+        error = fixed.extras["standard_error"][row]
+        naive.close(auto.extras["standard_error"][row], error, 1e-5)
+
+
+def test_squares_and_variances_are_right_on_average_over_seeds():
+    """For a score of squares, whose gradient is 2 (x + g)."""
+    x_in = keras.Input((3,))
+    model = keras.Model(x_in, ops.sum(ops.square(x_in), axis=-1, keepdims=True))
+    x = np.array([[1.0, -2.0, 0.5]], np.float32)
+    variance = (2 * 0.2 * 3) ** 2
+    for kind, expected in ((kx.SquareGrad, 4 * x**2 + variance), (kx.VarGrad, variance * 5 / 6)):
+        drawn = [kind(samples=6, noise=0.2)(model, x, seed=seed).values for seed in range(200)]
+        error = np.std(drawn, axis=0, ddof=1) / np.sqrt(200)
+        assert (np.abs(np.mean(drawn, axis=0) - expected) < 5 * error).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*zero everywhere")
+@pytest.mark.parametrize("kind", [kx.SmoothGrad, kx.SquareGrad, kx.VarGrad])
+def test_a_constant_model_is_sure_at_once(kind):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    model.set_weights([np.zeros((4, 3)), np.ones(3)])
+    extras = kind(samples="auto", max_passes=256)(model, naive.inputs((4,)), 1).extras
+    assert not extras["relative_error"].any()
+    assert extras["passes"].tolist() == [32, 32, 32]
+
+
+@pytest.mark.parametrize("kind", [kx.SmoothGrad, kx.SquareGrad, kx.VarGrad])
+def test_standard_errors_of_tokens_are_of_their_values(kind):
+    stack = [
+        layers.Embedding(9, 4),
+        layers.GlobalAveragePooling1D(),
+        layers.Dense(5, activation="tanh"),
+        layers.Dense(3),
+    ]
+    model = naive.randomize(keras.Sequential([keras.Input((6,), dtype="int32"), *stack]))
+    ids = np.array([[1, 2, 3, 4, 5, 6], [8, 7, 6, 5, 4, 3]])
+    found = [kind(samples=64, noise=0.3)(model, ids, 0, seed=seed) for seed in range(40)]
+    spread = np.std([f.values for f in found], axis=0, ddof=1)
+    said = np.sqrt(np.mean([f.extras["standard_error"] ** 2 for f in found], axis=0))
+    assert said.shape == ids.shape
+    assert 0.7 < np.median(said / spread) < 1.6
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"samples": "many"}, {"samples": 9, "error": 0.1}, {"samples": "auto", "error": 0}],
+)
+def test_numbers_of_samples_that_are_none(options):
+    with pytest.raises(ValueError, match="Expected"):
+        kx.SmoothGrad(**options)

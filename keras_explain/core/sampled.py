@@ -77,5 +77,10 @@ class Sampled(Explainer, abc.ABC):
         return self.most if self.max_passes is None else self.max_passes
 
     @property
+    def count(self) -> int:
+        """How many samples are drawn at most."""
+        return self.limit if self.is_auto else getattr(self, self.counted)
+
+    @property
     def plan(self) -> Plan:
         return replace(super().plan, error=self.goal)

@@ -1,18 +1,21 @@
 """SmoothGrad, SquareGrad and VarGrad: any explainer, averaged over noisy copies of the input."""
 
 import abc
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core import checks
-from keras_explain.core.explainer import Explainer, get
+from keras_explain.core.explainer import get
 from keras_explain.core.model.points import per_row
 from keras_explain.core.model.probe import Probe
+from keras_explain.core.run import sureness
 from keras_explain.core.run.plan import Pass, Plan
-from keras_explain.core.run.reductions import Mean, MeanSquare, Variance
+from keras_explain.core.run.reductions import PairedMean, PairedMeanSquare, SureVariance
+from keras_explain.core.sampled import Sampled
 from keras_explain.explainers.saliency import Saliency
 
 
@@ -34,7 +37,7 @@ def noisy(probe: Probe, x: Any, noise: float, pass_: Pass) -> Any:
     return tree.map_structure(add, x, probe.space.noise(keys, x, of_passes=once))
 
 
-class _Noisy(Explainer, abc.ABC):
+class _Noisy(Sampled, abc.ABC):
     """What the three share; they differ in how the samples are reduced.
 
     Where samples are `mirrored`, each two of them add the same noise, and take it away: what is
@@ -44,21 +47,26 @@ class _Noisy(Explainer, abc.ABC):
     mirrored: ClassVar[bool] = True
 
     explainer: Any = Saliency(absolute=False)
-    samples: int = 50
+    samples: int | Literal["auto"] = 50
     noise: float = 0.15
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "explainer", get(self.explainer))
-        checks.count("samples", self.samples)
         checks.share("noise", self.noise)
 
     @property
     def plan(self) -> Plan:
         inner = self.explainer.plan
-        signed = type(self.reduce) is Mean and inner.signed
-        return Plan(
-            inner.values, layer=inner.layer, call=inner.call, unit=inner.unit, signed=signed
+        signed = type(self.reduce) is PairedMean and inner.signed
+        return replace(
+            super().plan,
+            values=inner.values,
+            layer=inner.layer,
+            call=inner.call,
+            unit=inner.unit,
+            signed=signed,
+            stops=sureness.halved(self.limit) if self.is_auto else (),
         )
 
     def check(self, x: Any) -> None:
@@ -66,17 +74,16 @@ class _Noisy(Explainer, abc.ABC):
 
     def passes(self, seed: int) -> dict[str, Any]:
         inner = self.explainer.passes(seed + 1)  # else one inside another draws the same noise
+        count = self.count
         passes = {
-            "key": backend.random_keys(seed, self.samples, stream=2),
-            "inner": tree.map_structure(
-                lambda p: ops.broadcast_to(p, (self.samples, *p.shape)), inner
-            ),
+            "key": backend.random_keys(seed, count, stream=2),
+            "inner": tree.map_structure(lambda p: ops.broadcast_to(p, (count, *p.shape)), inner),
         }
         if not self.mirrored:
             return passes
-        number = np.arange(self.samples)
-        sign = 1 - 2 * (number % 2).astype(np.float32)
-        return passes | {"key": ops.take(passes["key"], number // 2, axis=0), "sign": sign}
+        pair, second = np.divmod(np.arange(count), 2)
+        sign = (1 - 2 * second).astype(np.float32)
+        return passes | {"key": ops.take(passes["key"], pair, axis=0), "sign": sign}
 
     def step(self, probe: Probe, x: Any, target: Any, pass_: Pass) -> Any:
         x = noisy(probe, x, self.noise, pass_)
@@ -94,7 +101,9 @@ class SmoothGrad(_Noisy):
 
     Args:
         explainer: The explainer E; by default the signed gradient, as in the paper.
-        samples: The number of noisy copies.
+        samples: The number of noisy copies, or `"auto"`.
+        error: As in `Sampled`.
+        max_passes: As in `Sampled`.
         noise: The standard deviation of the noise, as a share of each sample's own range.
 
     The extras of E, such as a map at its own resolution, are not kept.
@@ -103,7 +112,7 @@ class SmoothGrad(_Noisy):
         - [Smilkov et al., 2017](https://arxiv.org/abs/1706.03825)
     """
 
-    reduce = Mean()
+    reduce = PairedMean()
 
 
 class SquareGrad(_Noisy):
@@ -114,14 +123,16 @@ class SquareGrad(_Noisy):
 
     Args:
         explainer: The explainer E; by default the signed gradient.
-        samples: The number of noisy copies.
+        samples: The number of noisy copies, or `"auto"`.
+        error: As in `Sampled`.
+        max_passes: As in `Sampled`.
         noise: The standard deviation of the noise, as a share of each sample's own range.
 
     Reference:
         - [Hooker et al., 2019](https://arxiv.org/abs/1806.10758), section 3
     """
 
-    reduce = MeanSquare()
+    reduce = PairedMeanSquare()
 
 
 class VarGrad(_Noisy):
@@ -133,7 +144,9 @@ class VarGrad(_Noisy):
 
     Args:
         explainer: The explainer E; by default the signed gradient.
-        samples: The number of noisy copies.
+        samples: The number of noisy copies, or `"auto"`.
+        error: As in `Sampled`.
+        max_passes: As in `Sampled`.
         noise: The standard deviation of the noise, as a share of each sample's own range.
 
     Reference:
@@ -141,4 +154,4 @@ class VarGrad(_Noisy):
     """
 
     mirrored = False
-    reduce = Variance()
+    reduce = SureVariance()

@@ -144,7 +144,8 @@ class Functions:
             probe = probe_of(x, rows)
             total = explainer.reduce.result(stats)
             found = _found(probe, explainer, total, probe.point(x))
-            error = explainer.reduce.standard_error(stats)
+            collapse = probe.space.collapse if self.plan.values == "point" else lambda v: v
+            error = explainer.reduce.standard_error(stats, collapse)
             known = {} if error is None else {"standard_error": error}
             return found | known, probe.learned
 
@@ -163,7 +164,7 @@ class Functions:
             return explainer.plan.references(probe, passes), probe.learned
 
         def signature() -> tuple[Any, ...]:
-            return ROWS, tree.map_structure(lambda p: backend.spec(p, free_axes=0), share.passes)
+            return ROWS, tree.map_structure(backend.spec, share.passes)
 
         return self._function("references", references, signature)
 

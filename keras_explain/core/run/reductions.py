@@ -57,7 +57,7 @@ class Reduction(abc.ABC):
     def result(self, stats: Stats) -> Nest:
         """The combined values `[rows, ...]`."""
 
-    def standard_error(self, stats: Stats) -> Nest | None:
+    def standard_error(self, stats: Stats, collapse: Callable[[Nest], Nest]) -> Nest | None:
         """The standard error of `result`, where the passes are draws; else None."""
         return None
 
@@ -205,10 +205,64 @@ class PairedMean(Variance):
     def result(self, stats: Stats) -> Nest:
         return stats["mean"]
 
-    def standard_error(self, stats: Stats) -> Nest:
+    def standard_error(self, stats: Stats, collapse: Callable[[Nest], Nest]) -> Nest:
         pairs = stats["count"] / 2
         share = 1 / ops.where(pairs > 1, 2 * pairs * (pairs - 1), np.nan)
         return tree.map_structure(lambda d: ops.sqrt(d * share), stats["deviations"])
+
+
+class PairedMeanSquare(PairedMean):
+    """The mean of the squares over passes of which each two are an independent draw."""
+
+    squares = True
+
+    @property
+    def plain(self) -> Reduction:
+        return MeanSquare()
+
+    def of_chunk(self, values: Nest, collapse: Callable[[Nest], Nest]) -> Stats:
+        return self.of(collapse(tree.map_structure(ops.square, values)))
+
+
+class SureVariance(Variance):
+    """The variance over passes that are independent draws, with its standard error.
+
+    Half the squared difference of two passes, d, has the variance as its mean. The variance s^2 of
+    all n passes has a squared standard error of `(mean of d^2 - 2 s^4) 2 / n`, taken to be no less
+    than that of normal numbers, `2 s^4 / n`. NaN of fewer than two pairs.
+    """
+
+    together = 2
+
+    @property
+    def plain(self) -> Reduction:
+        return Variance()
+
+    def of_chunk(self, values: Nest, collapse: Callable[[Nest], Nest]) -> Stats:
+        count = ops.shape(tree.flatten(values)[0])[0] // 2
+
+        def halved(leaf: Any) -> Any:
+            pairs = ops.reshape(leaf[: 2 * count], (count, 2, *ops.shape(leaf)[1:]))
+            return ops.square(pairs[:, 0] - pairs[:, 1]) / 2
+
+        differences = collapse(tree.map_structure(halved, values))
+        squares = tree.map_structure(lambda d: ops.sum(ops.square(d), axis=0), differences)
+        return {**self.of(values), "pairs": ops.cast(count, "float32"), "squares": squares}
+
+    def merge(self, a: Stats, b: Stats) -> Stats:
+        added = ({name: part[name] for name in ("pairs", "squares")} for part in (a, b))
+        return super().merge(a, b) | tree.map_structure(ops.add, *added)
+
+    def standard_error(self, stats: Stats, collapse: Callable[[Nest], Nest]) -> Nest:
+        pairs = ops.where(stats["pairs"] > 1, stats["pairs"], np.nan)
+        variance = tree.map_structure(lambda d: d / (stats["count"] - 1), stats["deviations"])
+
+        def error(squares: Any, variance: Any, normal: Any) -> Any:
+            excess = squares / pairs - ops.square(variance) - normal
+            return ops.sqrt(ops.maximum(excess, normal) / pairs)
+
+        normal = collapse(tree.map_structure(ops.square, variance))
+        return tree.map_structure(error, stats["squares"], collapse(variance), normal)
 
 
 def _count(values: Nest) -> Any:

@@ -38,3 +38,11 @@ def doubled(first: int, most: int) -> list[int]:
     """`first`, twice as many, four times as many, ... and at last `most`."""
     counts = (first * 2**i for i in itertools.count())
     return [*itertools.takewhile(lambda count: count < most, counts), most]
+
+
+def halved(most: int, least: int = 32) -> list[int]:
+    """`most`, its half, and so on while these are whole and `least` or more: rising."""
+    counts = [most]
+    while counts[0] % 2 == 0 and counts[0] // 2 >= least:
+        counts.insert(0, counts[0] // 2)
+    return counts
