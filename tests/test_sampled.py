@@ -132,6 +132,7 @@ def test_relative_errors():
         ({"samples": "auto", "max_passes": 0}, "`max_passes` to be a whole number"),
         ({"samples": "many"}, 'a whole number, or "auto"'),
         ({"samples": 0}, "whole number of 1 or more"),
+        ({"samples": None}, "whole number of 1 or more"),
         ({"samples": 9, "error": 0.1}, '`error` with samples="auto"'),
         ({"max_passes": 9}, '`max_passes` with samples="auto"'),
     ],

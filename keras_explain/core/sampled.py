@@ -49,7 +49,8 @@ class Sampled(Explainer, abc.ABC):
                 f'Expected `{self.counted}` to be a whole number, or "auto". '
                 f"Received: {self.counted}={number!r}."
             )
-        if number is not None:
+        by_default = getattr(type(self), self.counted, 0)
+        if number is not None or by_default is not None:
             checks.count(self.counted, number, least=self.fewest)
         for name in ("error", "max_passes"):
             if getattr(self, name) is not None:

@@ -84,8 +84,6 @@ class LIME(Sampled, Coalitions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples != "auto":
-            checks.count("samples", self.samples, self.fewest)
         checks.share("alpha", self.alpha)
         checks.share("kernel_width", self.kernel_width)
         if self.kernel_width == 0:

@@ -24,11 +24,6 @@ class _Sensitivity(Sampled, Coalitions, abc.ABC):
     of_features: ClassVar[frozenset[str]] = frozenset({"standard_error"})
     fewest: ClassVar[int] = 2
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.is_auto:
-            checks.count(self.counted, getattr(self, self.counted), self.fewest)
-
     @property
     def plan(self) -> Plan:
         return replace(super().plan, unit=None, signed=False)  # shares of variance
