@@ -242,7 +242,7 @@ def curves(runs: list[Run], task: str, method: str) -> dict[str, Curve]:
     """Those of each contestant."""
     found = {}
     some = [run for run in runs if (run.task, run.method) == (task, method)]
-    for contestant in (OURS, FORMER, *METHODS[method]):
+    for contestant in _in_order(method):
         of_one = [run for run in some if run.contestant == contestant]
         if not of_one:
             continue
@@ -255,13 +255,18 @@ def curves(runs: list[Run], task: str, method: str) -> dict[str, Curve]:
     return found
 
 
+def _in_order(method: str) -> list[str]:
+    """The contestants of a method: ours, and as they were, before others."""
+    return sorted([*METHODS[method], FORMER], key=lambda name: not name.startswith(OURS))
+
+
 def rows(method: str, runs: list[Run]) -> Iterator[str]:
     budgets = BUDGETS[method]
     yield f"#### {TITLES[method]}\n"
     heads = [*map(str, budgets), f"seconds at {budgets[-1]}", "passes", "seconds"]
     yield "| task | by | " + " | ".join(heads) + " |"
     yield "| --- " * (2 + len(heads)) + "|"
-    for task in dict.fromkeys(run.task for run in runs):
+    for task in [name for name in NAMES if any(run.task == name for run in runs)]:
         of_task = curves(runs, task, method)
         for contestant, curve in of_task.items():
             shown = {run.budget: "" for run in runs}
@@ -292,8 +297,9 @@ COLORS = {
 
 def draw(runs: list[Run], path: Path) -> None:
     """Error against passes and seconds: two rows of panels a method, a column a task."""
-    names = list(dict.fromkeys(run.task for run in runs))
-    figure = Figure(figsize=(2.9 * len(names) + 2.6, 4.2 * len(METHODS)), layout="constrained")
+    measured_ones = {run.task for run in runs}
+    names = [name for name in NAMES if name in measured_ones]
+    figure = Figure(figsize=(2.9 * len(names) + 3.2, 4.2 * len(METHODS)), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06)  # type: ignore[union-attr]
     panels = figure.subplots(2 * len(METHODS), len(names) + 1, squeeze=False)
     for nth, method in enumerate(METHODS):
@@ -305,9 +311,15 @@ def draw(runs: list[Run], path: Path) -> None:
                 _panel(axes, curves(runs, name, method), of)
                 handles, labels = axes.get_legend_handles_labels()
                 found |= dict(zip(labels, handles, strict=True))
+        order = [name for name in _in_order(method) if name in found]
         legend = {"title": TITLES[method], "alignment": "left", "title_fontproperties": BOLD}
         panels[2 * nth, -1].legend(
-            found.values(), found, loc="upper left", frameon=False, fontsize=9, **legend
+            [found[name] for name in order],
+            order,
+            loc="upper left",
+            frameon=False,
+            fontsize=9,
+            **legend,
         ).set_in_layout(False)
     for axes, name in zip(panels[0], names, strict=False):
         axes.set_title(NAMES[name], fontweight="bold")
@@ -332,12 +344,16 @@ def _panel(axes: Any, of_task: dict[str, Curve], of: str) -> None:
 
 
 def _style(contestant: str) -> dict[str, Any]:
-    library = contestant.split(",")[0].split()[0]
-    color = COLORS[library]
     if contestant == OURS:
-        return {"color": color, "lw": 2.8, "marker": "o", "ms": 6, "zorder": 3}
+        return {"color": COLORS[OURS], "lw": 2.8, "marker": "o", "ms": 6, "zorder": 3}
     if contestant == FORMER:
         return {"color": "#6f9be0", "lw": 2, "marker": "o", "ms": 5, "ls": "--", "zorder": 2.5}
-    of_library = [name for makers in METHODS.values() for name in makers if contestant in makers]
-    nth = [name for name in of_library if name.split()[0] == library].index(contestant)
-    return {"color": color, "lw": 1.3, "ls": LINES[nth], "marker": MARKERS[nth], "ms": 4}
+    library = _library(contestant)
+    others = [name for makers in METHODS.values() for name in makers if contestant in makers]
+    nth = [name for name in others if _library(name) == library].index(contestant)
+    style = {"ls": LINES[nth], "marker": MARKERS[nth], "lw": 1.8 if library == OURS else 1.3}
+    return {"color": COLORS[library], "ms": 4, **style}
+
+
+def _library(contestant: str) -> str:
+    return contestant.split()[0].rstrip(",")
