@@ -1,5 +1,6 @@
 """Methods that draw samples: how sure they are, and when a sample has enough."""
 
+import itertools
 from dataclasses import replace
 
 import keras
@@ -147,3 +148,14 @@ def test_no_number_of_passes_in_a_graph(linear):
         Shaken(samples="auto").attribute(linear, X, 0)
     with pytest.raises(ValueError, match="a number of passes for an explainer that is a step"):
         kx.SmoothGrad(explainer=Shaken(samples="auto"))(linear, X, 0)
+
+
+@pytest.mark.parametrize("most", [1, 20, 32, 63, 64, 999, 1000, 4096])
+def test_stops(most):
+    halved, doubled = sureness.halved(most), sureness.doubled(min(32, most), most)
+    assert all(2 * a == b for a, b in itertools.pairwise(halved))
+    assert halved[0] < 64
+    assert 31 / 32 * most <= halved[-1] <= most
+    assert doubled[0] == min(32, most)
+    assert doubled[-1] == most
+    assert all(a < b <= 2 * a for a, b in itertools.pairwise(doubled))

@@ -35,7 +35,7 @@ class GradientSHAP(Sampled, Attribution):
         samples: The number of gradients a sample, or `"auto"`; with fewer than N, as many rows are
             used.
         error: As in `Sampled`.
-        max_passes: As in `Sampled`.
+        max_passes: As in `Sampled`; at most a thirty-second of them is left out.
         noise: The standard deviation of Gaussian noise added to x, as a share of each sample's own
             range. With noise the values do not sum to the score, and no delta is given.
 
@@ -57,7 +57,7 @@ class GradientSHAP(Sampled, Attribution):
             unit="score",
             measured_from=None if self.noise else "shared references",
             references=self._references,
-            stops=sureness.halved(self.limit) if self.is_auto else (),
+            stops=self._stops,
         )
 
     def __post_init__(self) -> None:
@@ -68,7 +68,8 @@ class GradientSHAP(Sampled, Attribution):
         background.check(self.background, x)
 
     def passes(self, seed: int) -> dict[str, Any]:
-        rows, count = background.size(self.background), self.count
+        rows = background.size(self.background)
+        count = self._stops[-1] if self.is_auto else self.count
         return {
             "reference": backend.random_rows(seed, rows, count),
             "alpha": backend.random_strata(seed, count),
@@ -81,6 +82,11 @@ class GradientSHAP(Sampled, Attribution):
         start = probe.point(background.rows(self.background, probe.inputs, pass_["reference"]))
         gradient = probe.gradient(between(start, x, pass_["alpha"]), target)
         return tree.map_structure(lambda g, a, b: g * (b - a), gradient, start, x)
+
+    @property
+    def _stops(self) -> list[int]:
+        """Half of the positions are what half as many are."""
+        return sureness.halved(self.limit) if self.is_auto else []
 
     def _references(self, probe: Probe, passes: dict[str, Any]) -> Any:
         return background.rows(self.background, probe.inputs, passes["reference"])

@@ -37,6 +37,9 @@ def noisy(probe: Probe, x: Any, noise: float, pass_: Pass) -> Any:
     return tree.map_structure(add, x, probe.space.noise(keys, x, of_passes=once))
 
 
+_FIRST = 32  # samples that "auto" begins with
+
+
 class _Noisy(Sampled, abc.ABC):
     """What the three share; they differ in how the samples are reduced.
 
@@ -66,7 +69,7 @@ class _Noisy(Sampled, abc.ABC):
             call=inner.call,
             unit=inner.unit,
             signed=signed,
-            stops=sureness.halved(self.limit) if self.is_auto else (),
+            stops=sureness.doubled(min(_FIRST, self.limit), self.limit) if self.is_auto else (),
         )
 
     def check(self, x: Any) -> None:

@@ -41,8 +41,6 @@ def doubled(first: int, most: int) -> list[int]:
 
 
 def halved(most: int, least: int = 32) -> list[int]:
-    """`most`, its half, and so on while these are whole and `least` or more: rising."""
-    counts = [most]
-    while counts[0] % 2 == 0 and counts[0] // 2 >= least:
-        counts.insert(0, counts[0] // 2)
-    return counts
+    """Numbers of which each is half the next one, from below `2 * least` to no more than `most`."""
+    times = max(0, (most // least).bit_length() - 1)
+    return [(most >> times) << i for i in range(times + 1)]
