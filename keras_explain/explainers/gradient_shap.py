@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Literal
 
-from keras import tree
+from keras import ops, tree
 
 from keras_explain import backend
 from keras_explain.core import checks
@@ -13,7 +13,7 @@ from keras_explain.core.model.points import between
 from keras_explain.core.model.probe import Probe
 from keras_explain.core.run import sureness
 from keras_explain.core.run.plan import Pass, Plan
-from keras_explain.core.run.reductions import PairedMean
+from keras_explain.core.run.reductions import BalancedMean
 from keras_explain.core.sampled import Sampled
 from keras_explain.explainers.smooth import noisy
 
@@ -24,11 +24,11 @@ class GradientSHAP(Sampled, Attribution):
     `values = E[(x - x') * dS_c(x' + a (x - x')) / dx]`, x' a row of the background, a in [0, 1]
 
     Each of the `samples` takes one row (in random order, none again before all were taken) and one
-    a (stratified over [0, 1]). `extras["standard_error"]` is that of independent draws:
-    on the safe side, 1 to 2.5 times the true error, since rows and positions that are taken equally
-    often leave less. Without noise, the values sum in expectation to the score less the
+    a (stratified over [0, 1]). Without noise, the values sum in expectation to the score less the
     mean score of the rows taken, which is in `extras["base_values"]` `[B]`; the gap is in
-    `extras["convergence_delta"]` `[B]`.
+    `extras["convergence_delta"]` `[B]`. `extras["standard_error"]` leaves out what a regression on
+    x - x' explains of a value, since rows are taken equally often; that positions are stratified
+    it does not know, so it is up to twice the true error.
 
     Args:
         background: Rows `[N, ...]` that stand for "a feature is not known", of the input's nest.
@@ -48,7 +48,9 @@ class GradientSHAP(Sampled, Attribution):
     samples: int | Literal["auto"] = 50
     noise: float = 0.0
 
-    reduce = PairedMean()
+    @property
+    def reduce(self) -> BalancedMean:  # type: ignore[override]
+        return BalancedMean(ops.shape(tree.flatten(self.background)[0])[0])
 
     @property
     def plan(self) -> Plan:
@@ -81,7 +83,12 @@ class GradientSHAP(Sampled, Attribution):
             x = noisy(probe, x, self.noise, pass_)
         start = probe.point(background.rows(self.background, probe.inputs, pass_["reference"]))
         gradient = probe.gradient(between(start, x, pass_["alpha"]), target)
-        return tree.map_structure(lambda g, a, b: g * (b - a), gradient, start, x)
+        apart = tree.map_structure(lambda a, b: b - a, start, x)
+        value = tree.map_structure(lambda g, d: g * d, gradient, apart)
+        return {"value": value, "apart": apart}
+
+    def finish(self, probe: Probe, total: Any, x: Any) -> Any:
+        return total["value"]
 
     @property
     def _stops(self) -> list[int]:

@@ -6,6 +6,7 @@ the last ones into the result. Values may be nests.
 
 import abc
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -263,6 +264,62 @@ class SureVariance(Variance):
 
         normal = collapse(tree.map_structure(ops.square, variance))
         return tree.map_structure(error, stats["squares"], collapse(variance), normal)
+
+
+class BalancedMean(Variance):
+    """The mean of what rows of a background give, each of which is taken equally often.
+
+    Values are a dict of `"value"`, and `"apart"`: how far the row is from what is explained, a nest
+    alike. What a regression on that explains of a value is the same in each round of all rows; with
+    e what is left of it and E what is explained, sums of squares over n passes,
+    `standard_error^2 = (e / (n - 2) + c E / (n - 1)) / n`, `c = r (1 - r / rows) / n` for r passes
+    beyond whole rounds. NaN of fewer than three passes. The result is a dict of `"value"`.
+    """
+
+    squares = False
+    collapses = True
+
+    def __init__(self, rows: Any) -> None:
+        self._rows = rows
+
+    @property
+    def plain(self) -> Reduction:
+        return Mean()
+
+    def of_chunk(self, values: Nest, collapse: Callable[[Nest], Nest]) -> Stats:
+        value, apart = (collapse(values[name]) for name in ("value", "apart"))
+        double = tree.map_structure(lambda leaf: ops.cast(leaf, "float64"), apart)
+
+        def sums(*leaves: Any) -> Nest:
+            return tree.map_structure(lambda *of: ops.sum(math.prod(of), axis=0), *leaves)
+
+        wide = tree.map_structure(lambda leaf: ops.cast(leaf, "float64"), value)
+        products = {"apart": sums(double), "square": sums(double, double)}
+        return {**self.of(value), **products, "product": sums(wide, double)}
+
+    def merge(self, a: Stats, b: Stats) -> Stats:
+        added = ({name: of[name] for name in ("apart", "square", "product")} for of in (a, b))
+        return super().merge(a, b) | tree.map_structure(ops.add, *added)
+
+    def result(self, stats: Stats) -> Nest:
+        return {"value": stats["mean"]}
+
+    def standard_error(self, stats: Stats, collapse: Callable[[Nest], Nest]) -> Nest:
+        n, rows = (ops.cast(of, "float64") for of in (stats["count"], self._rows))
+        beyond = n - rows * ops.floor(n / rows)
+        share = beyond * (1 - beyond / rows) / n
+        free = ops.where(n > 2, n - 2, np.nan)
+
+        def error(mean: Any, total: Any, apart: Any, square: Any, product: Any) -> Any:
+            mean, total = (ops.cast(of, "float64") for of in (mean, total))
+            spread, common = square - apart**2 / n, product - mean * apart
+            known = ops.where(spread > 0, common**2 / ops.where(spread > 0, spread, 1.0), 0.0)
+            known = ops.minimum(known, total)
+            found = ((total - known) / free + share * known / (n - 1)) / n
+            return ops.cast(ops.sqrt(found), "float32")
+
+        names = ("mean", "deviations", "apart", "square", "product")
+        return tree.map_structure(error, *(stats[name] for name in names))
 
 
 def _count(values: Nest) -> Any:
