@@ -252,7 +252,8 @@ def test_methods_lists_every_one_with_its_parameters(capsys):
     assert set(explainer_names()) <= set(listed)
     assert len(listed) == len(set(listed))
     assert "grad_cam(layer=None, reshape=None, relu=True, call=None)\n    Where in the" in out
-    assert "gradient_shap(background, layer=None, call=None, samples=50, noise=0.0)" in out
+    listed = "gradient_shap(background, layer=None, call=None, error=None, max_passes=None,"
+    assert f"{listed}\n    samples=50, noise=0.0)" in out
 
 
 @pytest.mark.parametrize("name", explainer_names())

@@ -618,3 +618,15 @@ def test_sums_over_every_other_node_are_stable(steps):
     off = np.sqrt(3) * passes["error"].astype(np.float64) * passes["weight"]
     np.testing.assert_allclose(np.abs(off).sum(), 1, rtol=1e-5)  # two halves, of no other sign
     np.testing.assert_allclose(off.sum(), 0, atol=1e-6)
+
+
+def test_a_gap_shows_how_far_off_the_values_are_at_least():
+    """All points miss the step, so all rules agree; the gap tells that they are wrong."""
+    inputs = keras.Input((4,))
+    step = layers.Lambda(
+        lambda v: ops.tanh(400 * (ops.mean(v, -1, keepdims=True) - 0.5)), output_shape=(1,)
+    )
+    model = keras.Model(inputs, step(inputs))
+    found = kx.IntegratedGradients(steps=50)(model, np.ones((1, 4), np.float32))
+    true = np.linalg.norm(found.values - 0.5) / np.linalg.norm(found.values)
+    np.testing.assert_allclose(found.extras["value_error"], true, rtol=1e-4)

@@ -169,8 +169,7 @@ def test_a_thousand_features(solver):
     present = explainer.coalitions(M, 0)
     whole = np.array([[weight.sum()]])
     values, extras = explainer.values_of(present, (present @ weight)[None, :, None], whole)
-    error = np.nan_to_num(extras["standard_error"][0, 0])
-    assert (np.abs(values[0, 0] - weight) < 3 * error + 1e-6).all()
+    assert np.isnan(extras["standard_error"]).all()
     assert np.abs(values[0, 0] - weight).max() < 0.01 * np.abs(weight).max()
 
 
@@ -241,13 +240,12 @@ def test_a_process_is_nearer_though_what_it_expects_shows():
     assert (off**2).mean() < (drawn_off(REGRESSION, 60) ** 2).mean()
 
 
-def test_errors_of_too_few_draws_are_unknown():
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_errors_of_too_few_draws_are_unknown(solver):
     game = smooth_game(10)
-    for samples, known in ((20, False), (26, False), (30, True)):
-        _, extras = played(KernelSHAP(samples=samples, solver=REGRESSION), game)
+    for samples, known in ((20, False), (28, False), (30, True)):
+        _, extras = played(KernelSHAP(samples=samples, solver=solver), game)
         assert np.isfinite(extras["standard_error"]).all() == known
-        _, extras = played(KernelSHAP(samples=samples, solver=SMOOTH), game)
-        assert (extras["standard_error"] > 0).all()
 
 
 # Which solver is taken
@@ -354,7 +352,7 @@ def test_a_constant_model_is_sure_of_nothing_at_once(solver):
         ({"samples": 5000, "solver": SMOOTH}, "at most 4096 samples for a Gaussian process"),
         ({"samples": 25, "solver": SMOOTH}, "at least 26 samples for 13 features"),
         ({"samples": "auto", "max_passes": 26}, "at least 27 max_passes for 13 features"),
-        ({"samples": "auto", "error": 0}, "`error` above 0"),
+        ({"samples": "auto", "error": 0}, "`error` as a share"),
         ({"samples": 100, "error": 0.1}, '`error` with samples="auto"'),
     ],
 )

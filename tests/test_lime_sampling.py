@@ -220,7 +220,7 @@ def test_a_constant_model_is_sure():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": "auto", "error": 0}, "`error` above 0"),
+        ({"samples": "auto", "error": 0}, "`error` as a share"),
         ({"samples": "many"}, '`samples` to be a whole number, or "auto"'),
         ({"error": 0.1}, '`error` with samples="auto"'),
         ({"samples": 100, "max_passes": 200}, '`max_passes` with samples="auto"'),

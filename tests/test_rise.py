@@ -5,7 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras import layers, ops
 
 import keras_explain as kx
 from keras_explain.core.hiding.covariances import covariances
@@ -415,9 +415,9 @@ def test_a_constant_model_gives_zeros(masks):
 
 
 def test_a_place_that_no_mask_shows():
-    """What it adds is not known; the value is near zero, and said to be unsure."""
+    """What it adds is not known, and said to be unsure."""
     model, x = naive.perceptron(classes=4), naive.inputs((5,))
-    explainer = kx.RISE(masks=2, keep=0.2)
+    explainer = kx.RISE(masks=4, keep=0.1)
     seen = explainer.perturbations(x, {"0"}, 5, 0)["present"].any(axis=0)
     assert not seen.all()
     explanation = explainer(model, x, CLASSES)
@@ -437,7 +437,7 @@ def test_the_error_of_one_mask_is_not_known():
     [
         ({"masks": 0}, "`masks` to be a whole number of 1 or more"),
         ({"masks": "many"}, '`masks` to be a whole number, or "auto"'),
-        ({"masks": "auto", "error": 0}, "`error` above 0"),
+        ({"masks": "auto", "error": 0}, "`error` as a share"),
         ({"masks": "auto", "max_passes": 0}, "`max_passes` to be a whole number of 1 or more"),
         ({"error": 0.1}, '`error` with masks="auto"'),
         ({"cells": 0}, "`cells` to be a whole number of 1 or more"),
@@ -448,3 +448,15 @@ def test_the_error_of_one_mask_is_not_known():
 def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         kx.RISE(**options)
+
+
+@pytest.mark.filterwarnings("ignore:RISE is below float precision")
+@pytest.mark.filterwarnings("ignore:RISE is zero everywhere")
+def test_an_error_is_not_known_where_no_mask_shows_what_matters():
+    inputs = keras.Input((20,))
+    both = layers.Lambda(lambda v: ops.prod(v, -1, keepdims=True), output_shape=(1,))
+    model = keras.Model(inputs, both(inputs))
+    found = kx.RISE(masks=100)(model, np.ones((1, 20), np.float32))
+    np.testing.assert_allclose(found.values, 0, atol=1e-12)
+    assert np.isnan(found.extras["standard_error"]).all()
+    assert np.isnan(found.extras["relative_error"]).all()

@@ -128,8 +128,10 @@ def test_relative_errors():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"samples": "auto", "error": 0}, "`error` above 0"),
-        ({"samples": "auto", "error": -0.1}, "`error` to be a number of 0 or more"),
+        *(
+            ({"samples": "auto", "error": error}, "`error` as a share between 0 and 1")
+            for error in (0, -0.1, 1, 5, np.nan, "small", True)
+        ),
         ({"samples": "auto", "max_passes": 0}, "`max_passes` to be a whole number"),
         ({"samples": "many"}, 'a whole number, or "auto"'),
         ({"samples": 0}, "whole number of 1 or more"),

@@ -83,7 +83,7 @@ def test_one_pair_of_masks_has_no_error():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": "auto", "error": 0}, "`error` above 0"),
+        ({"n": "auto", "error": 0}, "`error` as a share"),
         ({"n": "many"}, 'to be a whole number, or "auto"'),
         ({"n": None}, "to be a whole number of 2 or more"),
         ({"n": 32, "error": 0.1}, "`error` with"),

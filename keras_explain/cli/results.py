@@ -73,6 +73,7 @@ class Result:
         extras = [one.extras.get(name) for name in ("base_values", "convergence_delta")]
         base, delta = (None if e is None else np.ravel(e) for e in extras)
         known = np.ravel(notes.reliable(one))
+        sure = {name: one.extras.get(name) for name in ("relative_error", "value_error", "passes")}
         single = one.units == 1 and type(one.target) is Class
         for k, (number, score) in enumerate(zip(index, scores, strict=True)):
             yield {
@@ -84,6 +85,7 @@ class Result:
                 "base_value": None if base is None else _finite(base[k]),
                 "convergence_delta": None if delta is None else _finite(delta[k]),
                 "reliable": bool(known[k]),
+                **{n: None if e is None else _finite(np.ravel(e)[k]) for n, e in sure.items()},
             }
 
     @staticmethod

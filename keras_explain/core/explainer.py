@@ -470,8 +470,8 @@ def _warn_of_unsure(explainer: Explainer, extras: dict[str, Any]) -> None:
     goal = explainer.plan.error
     if goal is None:
         return
-    reliable = np.any(tree.flatten(extras["reliable"]), axis=0)
-    if np.any(reliable & ~(extras["relative_error"] <= goal)):
+    reliable, error = np.any(tree.flatten(extras["reliable"]), axis=0), extras["relative_error"]
+    if np.any((reliable | np.isnan(error)) & ~(error <= goal)):
         warnings.warn(
             f"{type(explainer).__name__} has not reached the relative standard error that it was "
             'asked for, for some samples: `extras["relative_error"]` says what was reached. Allow '
@@ -487,7 +487,8 @@ def _warn_of_zeros(explainer: Explainer, values: Nest, among: np.ndarray) -> Non
         # Without numbers, so that Python shows it once, and not at every epoch of a training.
         warnings.warn(
             f"{type(explainer).__name__} is zero everywhere for {'all' if zero.all() else 'some'} "
-            "samples: nothing in the input, or in the layer, speaks for the score, or its "
-            "gradient vanishes (dead or saturated units).",
+            "samples: nothing in the input, or in the layer, speaks for the score; or its gradient "
+            "vanishes (dead or saturated units), the input is its own baseline, or no draw has "
+            "shown what matters.",
             stacklevel=3,
         )

@@ -35,10 +35,10 @@ class Sampled(Explainer, abc.ABC):
         if not self.is_auto:
             self._check_number()
             return
-        checks.share("error", self.goal)
-        if self.goal == 0:
+        if not isinstance(self.goal, (int, float)) or not 0 < self.goal < 1:
             raise ValueError(
-                "Expected `error` above 0, as draws are never sure. Received: error=0."
+                "Expected `error` as a share between 0 and 1, such as 0.05 for 5 %; no draws leave "
+                f"an error of 0. Received: error={self.goal!r}."
             )
         checks.count("max_passes", self.limit)
 

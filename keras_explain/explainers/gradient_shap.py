@@ -34,8 +34,9 @@ class GradientSHAP(Sampled, Attribution):
         background: Rows `[N, ...]` that stand for "a feature is not known", of the input's nest.
         samples: The number of gradients a sample, or `"auto"`; with fewer than N, as many rows are
             used.
-        error: As in `Sampled`.
-        max_passes: As in `Sampled`; at most a thirty-second of them is left out.
+        error: With `"auto"`: the relative standard error to be reached; by default 0.05.
+        max_passes: With `"auto"`: the most passes over a sample, by default 16384; at most a
+            thirty-second of them is left out.
         noise: The standard deviation of Gaussian noise added to x, as a share of each sample's own
             range. With noise the values do not sum to the score, and no delta is given.
 

@@ -56,8 +56,8 @@ class KernelSHAP(Sampled, ShapleyValues):
             `2 M + 2048`. With `"auto"`, a sample takes as many as it needs, from `4 M` on.
         solver: `"auto"`, `"regression"`, `"gaussian_process"` or `"scaled_gaussian_process"`. The
             latter two take at most 4096 samples.
-        error: As in `Sampled`.
-        max_passes: As in `Sampled`; by default 16384.
+        error: With `"auto"`: the relative standard error to be reached; by default 0.05.
+        max_passes: With `"auto"`: the most passes over a sample; by default 16384.
         features: As in `FeatureAblation`.
         groups: As in `FeatureAblation`.
         baseline: As in `FeatureAblation`.
@@ -151,6 +151,9 @@ class KernelSHAP(Sampled, ShapleyValues):
         else:
             found = _regressed(present, by_row, gain.reshape(-1, 1))
         values, error = (part.reshape(*gain.shape, M) for part in found)
+        if not exact and S < 3 * M:  # too few beside those of one feature
+            varies = by_row.any(axis=1).reshape(*gain.shape, 1)
+            error = np.where(varies, np.nan, error)
         return values, {"standard_error": error}
 
 

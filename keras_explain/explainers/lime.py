@@ -40,7 +40,8 @@ class LIME(Sampled, Coalitions):
       weights without each of R = 16 blocks of consecutive samples in turn,
       `sqrt((R - 1) / R * sum over blocks of (w without it - w)^2)`. It is for the features that
       are used; others have NaN, as all have where the rest of the samples does not say what each
-      feature does. With fewer than about three samples a feature it is too large.
+      feature does. With fewer than about three samples a feature it is too large; that other
+      samples might select other features, it does not know.
     - each `[B]`: `"r2"`, how much of the score's weighted variance the local model explains (1 at
       most; also 1 for a constant score); `"intercept"`, b; `"local_prediction"`, g at the input
       itself; `"relative_error"` and `"passes"`, as for each method that draws samples.
@@ -51,8 +52,8 @@ class LIME(Sampled, Coalitions):
         baseline: As in `FeatureAblation`.
         background: As in `FeatureAblation`.
         samples: The number of samples, 2 or more, the input among them; or `"auto"`.
-        error: As in `Sampled`.
-        max_passes: As in `Sampled`.
+        error: With `"auto"`: the relative standard error to be reached; by default 0.05.
+        max_passes: With `"auto"`: the most passes over a sample; by default 16384.
         kernel_width: How near a sample must be to count, in units of `distance` (which is 1 where
             all is hidden).
         distance: `"cosine"`, `1 - sqrt(share of features present)`, as in the authors' code; or

@@ -47,8 +47,8 @@ class RISE(Sampled, Perturbation):
 
     Args:
         masks: The number of masks; or `"auto"`: 256, 512, ... until `error` is reached.
-        error: As in `Sampled`.
-        max_passes: As in `Sampled`; by default 16384.
+        error: With `"auto"`: the relative standard error to be reached; by default 0.05.
+        max_passes: With `"auto"`: the most passes over a sample; by default 16384.
         cells: The number of cells of the grid along each axis.
         keep: The probability that a cell, or a feature, is seen.
         features: As in `FeatureAblation`; whole features are then seen or hidden in place of cells.
@@ -130,6 +130,12 @@ class RISE(Sampled, Perturbation):
             shaped = [m.reshape(n, classes, *m.shape[1:]) / self.keep for m in maps]
             return _placed(dict(zip(masks, shaped, strict=True)), share.own["labels"], x)
 
+        scores = self.hiding.averaged(result["values"])
+        unseen = sureness.unseen(scores, result["scores"].astype(np.float64)).reshape(-1)
+        found = [
+            (m, np.where(unseen.reshape(-1, *(1 for _ in m.shape[1:])), np.nan, e))
+            for m, e in found
+        ]
         values, errors = (nest(maps) for maps in zip(*found, strict=True))
         return {"values": values, "standard_error": errors}
 

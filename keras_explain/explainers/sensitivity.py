@@ -84,8 +84,9 @@ class SobolAttribution(_Sensitivity):
         background: As in `FeatureAblation`.
         designs: The number of points N, a power of two, 2 or more (scrambled Sobol sequences); or
             `"auto"`.
-        error: As in `Sampled`.
-        max_passes: As in `Sampled`; the last designs are the power of two that it has room for.
+        error: With `"auto"`: the relative standard error to be reached; by default 0.05.
+        max_passes: With `"auto"`: the most passes over a sample, by default 16384; the last designs
+            are the power of two that it has room for.
         order: `"total"`: the variance in which feature i has a part, alone or with others;
             `"first"`: that of feature i alone.
 
@@ -201,8 +202,9 @@ class HSICAttribution(_Sensitivity):
         baseline: As in `FeatureAblation`.
         background: As in `FeatureAblation`.
         samples: The number of masks, 2 or more; or `"auto"`.
-        error: As in `Sampled`.
-        max_passes: As in `Sampled`; by default 4096, as the kernel is a matrix of all masks.
+        error: With `"auto"`: the relative standard error to be reached; by default 0.05.
+        max_passes: With `"auto"`: the most passes over a sample; by default 4096, as the kernel is
+            a matrix of all masks.
 
     Reference:
         - [Novello et al., 2022](https://arxiv.org/abs/2206.06219), section 3

@@ -119,8 +119,8 @@ class ShapleySampling(Sampled, ShapleyValues):
         samples: The number of orders with their reverse, 2 or more: the score is asked
             `2 * samples * (M - 1)` times for M features. With `"auto"`, a sample takes as many as
             it needs, from 8 on.
-        error: As in `Sampled`.
-        max_passes: As in `Sampled`; by default 16384.
+        error: With `"auto"`: the relative standard error to be reached; by default 0.05.
+        max_passes: With `"auto"`: the most passes over a sample; by default 16384.
         features: As in `FeatureAblation`.
         groups: As in `FeatureAblation`.
         baseline: As in `FeatureAblation`.

@@ -105,8 +105,8 @@ class SmoothGrad(_Noisy):
     Args:
         explainer: The explainer E; by default the signed gradient, as in the paper.
         samples: The number of noisy copies, or `"auto"`.
-        error: As in `Sampled`.
-        max_passes: As in `Sampled`.
+        error: With `"auto"`: the relative standard error to be reached; by default 0.05.
+        max_passes: With `"auto"`: the most passes over a sample; by default 16384.
         noise: The standard deviation of the noise, as a share of each sample's own range.
 
     The extras of E, such as a map at its own resolution, are not kept.
@@ -127,8 +127,8 @@ class SquareGrad(_Noisy):
     Args:
         explainer: The explainer E; by default the signed gradient.
         samples: The number of noisy copies, or `"auto"`.
-        error: As in `Sampled`.
-        max_passes: As in `Sampled`.
+        error: With `"auto"`: the relative standard error to be reached; by default 0.05.
+        max_passes: With `"auto"`: the most passes over a sample; by default 16384.
         noise: The standard deviation of the noise, as a share of each sample's own range.
 
     Reference:
@@ -148,13 +148,14 @@ class VarGrad(_Noisy):
     Args:
         explainer: The explainer E; by default the signed gradient.
         samples: The number of noisy copies, or `"auto"`.
-        error: As in `Sampled`.
-        max_passes: As in `Sampled`.
+        error: With `"auto"`: the relative standard error to be reached; by default 0.05.
+        max_passes: With `"auto"`: the most passes over a sample; by default 16384.
         noise: The standard deviation of the noise, as a share of each sample's own range.
 
     Reference:
         - [Adebayo et al., 2018](https://arxiv.org/abs/1810.03307), section 2
     """
 
+    fewest = 2
     mirrored = False
     reduce = SureVariance()

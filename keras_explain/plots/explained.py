@@ -248,7 +248,7 @@ def _one_input(
         base_values=rows(base_values),
         reliable=rows(notes.reliable(explanation, _part(place, explanation))),
         gaps=rows(notes.completeness_gaps(explanation)),
-        errors=rows(notes.errors(explanation)),
+        errors=rows(notes.errors(explanation, _part(place, explanation))),
         features=None if features is None else _channels_last(rows(features), layout),
         words=None if words is None else words[:max_samples],
         is_signed=explanation.explainer.plan.signed,

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_explain.core.run import sureness
 from keras_explain.core.run.precision import gaps
 
 if TYPE_CHECKING:
@@ -37,12 +38,21 @@ def completeness_gaps(explanation: Explanation) -> npt.NDArray[np.float64] | Non
     return None if base is None or delta is None else gaps(explanation.scores, base, delta)
 
 
-def errors(explanation: Explanation) -> npt.NDArray[np.float64] | None:
-    """By which share the values are off, of the scores' shape; None where that is not known.
+def errors(explanation: Explanation, part: int | None = None) -> npt.NDArray[np.float64] | None:
+    """By which share the values are off, of the scores' shape; None where none is estimated.
 
-    It is the relative standard error of what is drawn, or what is known of an integral's values.
+    It is the relative standard error of what is drawn, or what is known of an integral's values;
+    NaN where it can't be told.
+
+    Args:
+        explanation: An explanation.
+        part: The position of an array in the nest of the values; None for all of them.
     """
-    extras = explanation.extras
+    extras, values = explanation.extras, keras.tree.flatten(explanation.values)
+    drawn = keras.tree.flatten(extras.get("standard_error", []))
+    if part is not None and len(drawn) == len(values) > 1:
+        own = {"values": values[part], "standard_error": drawn[part], "scores": explanation.scores}
+        return np.asarray(sureness.of(own, 0)["relative_error"], np.float64)
     found = extras.get("relative_error", extras.get("value_error"))
     return None if found is None else np.asarray(found, np.float64)
 
@@ -76,6 +86,8 @@ def of_shares(gap: float | None, error: float | None) -> tuple[str, str]:
 
 
 def _of_share(name: str, share: float | None) -> str:
+    if name == "error" and share is not None and np.isnan(share):
+        return "error unknown"
     if share is None or not share > LEAST:
         return ""
     return f"{name} {share:.0%}".replace("%", " %") if share < 10 else f"{name} > 999 %"

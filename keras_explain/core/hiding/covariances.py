@@ -11,6 +11,9 @@ from keras_explain.core.model.reading import groups
 FOLDS = 16
 """So many parts of the passes, each explained by a regression on the others."""
 
+LEAST = 4
+"""Fewer folds do not tell how they spread."""
+
 RIDGE = 0.1
 """The regression's prior weighs as many passes as there are controls, times this."""
 
@@ -35,7 +38,7 @@ def covariances(
         variance: That of a cell or feature, `keep * (1 - keep)`.
 
     Returns:
-        For each of `masks` both, float64 `[k, *places]`. The error is NaN of one draw alone.
+        For each of `masks` both, float64 `[k, *places]`. The error is NaN of fewer than 4 draws.
     """
     count = draws.max() + 1
     number = draws * min(FOLDS, count) // count
@@ -88,6 +91,6 @@ def _mean(maps: Iterable[np.ndarray], counts: Sequence[int]) -> tuple[np.ndarray
         apart = one - mean
         mean = mean + apart * (count / total)
         spread = spread + count * apart * (one - mean)
-    if len(counts) == 1:
+    if len(counts) < LEAST:
         return mean, np.full_like(mean, np.nan)
     return mean, np.sqrt(spread / total / (len(counts) - 1))

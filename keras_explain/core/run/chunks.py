@@ -229,8 +229,8 @@ class _Work:
 
     def _are_sure(self, result: dict[str, Any]) -> np.ndarray:
         """Which rows are sure enough, or have no values beyond rounding to be sure of."""
-        reliable = np.any(tree.flatten(result["reliable"]), axis=0)
-        enough = ~reliable | (result["relative_error"] <= self._plan.error)
+        reliable, error = np.any(tree.flatten(result["reliable"]), axis=0), result["relative_error"]
+        enough = (error <= self._plan.error) | ~(reliable | np.isnan(error))
         return enough.reshape(len(enough), -1).all(axis=1)
 
     def _chunks(
@@ -277,6 +277,8 @@ class _Work:
         size = result.pop(SIZE, 1.0)
         if self._plan.afterwards is not None:
             result |= self._plan.afterwards(self._taken(share.rows), result, share)
+        if {"value_error", "convergence_delta"} <= result.keys():
+            result["value_error"] = sureness.at_least(result)
         if "standard_error" in result:
             result |= sureness.of(result, share.size // share.repeats)
         return result | {"reliable": precision.reliable(self._explainer, result, size)}

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from keras import tree
 
+from keras_explain.core.run.precision import rounding
+
 
 def of(result: dict[str, Any], passes: int) -> dict[str, np.ndarray]:
     """How sure each row is, and how many passes that took.
@@ -32,6 +34,33 @@ def of(result: dict[str, Any], passes: int) -> dict[str, np.ndarray]:
         relative = np.where(wrong == 0, 0.0, wrong / size)
     relative = np.where(known.any(axis=-1), relative, np.nan).astype(np.float32)
     return {"relative_error": relative, "passes": np.full(shape, passes, np.int32)}
+
+
+def unseen(scores: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Whether all passes had one score, and the input itself another: what matters was not seen.
+
+    Args:
+        scores: `[n, passes, K]`.
+        whole: `[n, K]`.
+    """
+    first = scores[:, 0]
+    constant = np.ptp(scores, axis=1) <= rounding(scores, axis=1)
+    return constant & (np.abs(whole - first) > rounding(np.stack([whole, first]), axis=0))
+
+
+def at_least(result: dict[str, Any]) -> np.ndarray:
+    """The `"value_error"` of a result, which its `"convergence_delta"` shows a least size of.
+
+    Errors of n values that sum to delta have an L2 norm of `|delta| / sqrt(n)` or more.
+    """
+    shape, delta = result["scores"].shape, np.abs(result["convergence_delta"])
+    leaves = [np.reshape(leaf, (*shape, -1)) for leaf in tree.flatten(result["values"])]
+    values = np.concatenate(leaves, axis=-1).astype(np.float64)
+    known = np.stack([result["scores"], result["base_values"]])
+    delta = np.where(delta > rounding(known, axis=0), delta, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        least = delta / np.sqrt(values.shape[-1] * np.sum(values**2, axis=-1))
+    return np.maximum(result["value_error"], np.where(delta > 0, least, 0.0)).astype(np.float32)
 
 
 def doubled(first: int, most: int) -> list[int]:

@@ -128,6 +128,7 @@ const LEAST = 0.1;
 
 // How much of the score a map leaves unexplained, or by which share it is off, where that is much.
 function shareOf(name, share) {
+  if (name === "error" && share === null) return "error unknown";
   if (!Number.isFinite(share) || share <= LEAST) return null;
   return share < 10 ? `${name} ${Math.round(100 * share)} %` : `${name} > 999 %`;
 }
