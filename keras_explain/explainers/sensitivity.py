@@ -187,14 +187,17 @@ class HSICAttribution(_Sensitivity):
     with the kernels `K_i = 1/2` where two masks agree on feature i, else `-1/2`, and
     `L = exp(-(S - S')^2 / (2 s^2))`, s the median distance of two scores (the root mean
     square one, where most scores are alike). `values` are never negative: 0 means independent in
-    the limit, and chance alone leaves up to about 1 / (2 n). They have the input's shape, without
-    channels where a feature takes all of them (`[B, H, W]`, `[B, T]`). A sample whose score is
-    constant has zeros.
+    the limit, and chance alone leaves about (1 - mean of L) / (2 n). They have the input's shape,
+    without channels where a feature takes all of them (`[B, H, W]`, `[B, T]`). A sample whose score
+    is constant has zeros.
 
     The value is twice the squared length of m, the mean over masks of the centred presence times
-    the score's feature vector of the kernel L. With m_r those of R = 16 blocks of masks,
-    `extras["standard_error"]` is the root of a squared spread and a squared bias, that which chance
-    leaves: `sum over r of (4 m . (m_r - m))^2 / (R (R - 1)) + (2 sum |m_r - m|^2 / (R (R - 1)))^2`.
+    the score's feature vector f of the kernel L. `extras["standard_error"]` is the root of a
+    squared spread and a squared bias, that which chance leaves:
+    `(sum over r of (4 q_r)^2 / (R (R - 1)) + ((1 - mean of L) / (2 n))^2)^(1/2) * (n / (n - 1))^2`.
+    q_r is the mean over the r-th of R = 16 blocks of masks, less that of all, of the presence times
+    what is left of m . f without its part that is linear in all presences, to which the design adds
+    no error. Once half of all coalitions are masks, it is too large.
 
     Args:
         features: As in `FeatureAblation`, but that pictures are cut into `Grid(8)`.
@@ -224,11 +227,11 @@ class HSICAttribution(_Sensitivity):
     def indices(self, present: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n, kernel = len(scores), _kernel(scores)
         signs = (present - present.mean(axis=0)).astype(np.float32)  # centred, K_i is 2 s s'
-        products = signs * backend.matmul(kernel, signs)
-        square = products.sum(axis=0, dtype=np.float64) / n**2  # of m, the mean of signs x L
-        error = _error(square, kernel, signs, products)
+        along = backend.matmul(kernel, signs)
+        square = (signs * along).sum(axis=0, dtype=np.float64) / n**2  # of m, the mean of signs x L
+        bias = (1 - kernel.mean(dtype=np.float64)) / (2 * n)
         scale = (n / (n - 1)) ** 2
-        return 2 * scale * square, scale * error
+        return 2 * scale * square, scale * np.hypot(_spread(signs, along), bias)
 
 
 def _kernel(scores: np.ndarray) -> np.ndarray:
@@ -244,27 +247,20 @@ def _kernel(scores: np.ndarray) -> np.ndarray:
     return kernel
 
 
-def _error(
-    square: np.ndarray, kernel: np.ndarray, signs: np.ndarray, products: np.ndarray
-) -> np.ndarray:
-    """The standard error of twice `square`, the squared lengths of m `[M]`; NaN of one block.
+def _spread(signs: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """The standard error of 2 |m|^2 by how blocks of masks differ, `[M]`; NaN of one block.
 
     Args:
-        square: `|m|^2`.
-        kernel: The kernel of the scores, `[n, n]`.
         signs: The centred presence, `[n, M]`.
-        products: The parts of `|m|^2` of each mask, times n^2, `[n, M]`.
+        along: n m times the feature vector of each mask's score, `[n, M]`.
     """
-    n, size = len(signs), designs.block_size(len(signs))
-    starts = np.arange(0, n, size)
+    n = len(signs)
+    starts = np.arange(0, n, designs.block_size(n))
     if len(starts) == 1:
-        return np.full_like(square, np.nan)
-    counts = np.diff(starts, append=n)[:, None]
-    toward = np.add.reduceat(products, starts, axis=0, dtype=np.float64) / (n * counts)  # m . m_r
-    blocks = [slice(start, start + size) for start in starts]
-    own = [signs[r] * backend.matmul(kernel[r, r], signs[r]) for r in blocks]
-    lengths = np.array([part.sum(axis=0, dtype=np.float64) for part in own]) / counts**2  # |m_r|^2
-    spread = np.square(4 * (toward - square)).sum(axis=0)
-    left = (lengths - 2 * toward + square).sum(axis=0)  # sum |m_r - m|^2
-    share = 1 / (len(starts) * (len(starts) - 1))
-    return np.sqrt(share * spread + (2 * share * left) ** 2)
+        return np.full(signs.shape[1], np.nan)
+    rest = along - along.mean(axis=0)
+    rest -= backend.matmul(signs, backend.matmul(signs.T, rest)) * (4 / n)
+    parts, counts = 4 / n * signs * rest, np.diff(starts, append=n)[:, None]
+    means = np.add.reduceat(parts, starts, axis=0, dtype=np.float64) / counts
+    away = np.square(means - parts.mean(axis=0, dtype=np.float64)).sum(axis=0)
+    return np.sqrt(away / (len(starts) * (len(starts) - 1)))
