@@ -197,7 +197,9 @@ class HSICAttribution(_Sensitivity):
     `(sum over r of (4 q_r)^2 / (R (R - 1)) + ((1 - mean of L) / (2 n))^2)^(1/2) * (n / (n - 1))^2`.
     q_r is the mean over the r-th of R = 16 blocks of masks, less that of all, of the presence times
     what is left of m . f without its part that is linear in all presences, to which the design adds
-    no error. Once half of all coalitions are masks, it is too large.
+    no error. Once half of all coalitions are masks, it is too large. It does not show where a
+    feature goes together with an interaction of others in all masks and has a part of their value
+    (in trials up to 1 of 100 features): then another `seed` differs.
 
     Args:
         features: As in `FeatureAblation`, but that pictures are cut into `Grid(8)`.
