@@ -1,5 +1,7 @@
 """Coalitions in which each feature is present in half: nested, even, and of no two alike."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,17 @@ def test_no_coalition_is_seen_twice_before_all_were_seen(count, seed):
     numbers = present @ (1 << np.arange(count))
     for part in (numbers[: 2**count], numbers[2**count :]):
         np.testing.assert_array_equal(np.sort(part), np.arange(2**count))
+
+
+@pytest.mark.parametrize("count", [11, 12, 20])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_feature_goes_together_with_an_interaction(count, seed):
+    signs = 2.0 * designs.folded(seed, 1024, count) - 1
+    i, j, k = np.array(list(itertools.combinations(range(count), 3))).T
+    together = np.abs((signs[:, i] * signs[:, j] * signs[:, k]).T @ signs) / len(signs)
+    for one in (i, j, k):
+        together[np.arange(len(one)), one] = 0
+    assert together.max() < 0.6
 
 
 def test_seeds_give_other_samples():

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from keras_explain import features
 from keras_explain.explainers.sensitivity import HSICAttribution, SobolAttribution
@@ -94,3 +94,28 @@ def test_bad_numbers(cls, counted, options, message):
     options = {counted if name == "n" else name: value for name, value in options.items()}
     with pytest.raises(ValueError, match=message):
         cls(**options)
+
+
+@pytest.mark.filterwarnings("ignore:.* is zero everywhere")
+@pytest.mark.parametrize("explainer", [HSICAttribution(samples=128), SobolAttribution(designs=8)])
+def test_an_error_is_not_known_where_nothing_that_matters_was_seen(explainer):
+    inputs = keras.Input((16,))
+    whole = layers.Lambda(
+        lambda v: ops.cast(ops.all(v > 0.99, -1, keepdims=True), "float32"), output_shape=(1,)
+    )
+    found = explainer(keras.Model(inputs, whole(inputs)), np.ones((1, 16), np.float32))
+    assert not found.values.any()
+    assert np.isnan(found.extras["relative_error"]).all()
+
+
+def test_more_masks_than_fit_into_memory_are_refused():
+    with pytest.raises(ValueError, match=r"at most 16384 masks.*Received: 60000"):
+        HSICAttribution(samples=60000)
+    with pytest.raises(ValueError, match=r"at most 16384 masks.*Received: 20000"):
+        HSICAttribution(samples="auto", max_passes=20000)
+
+
+def test_passes_that_have_no_room_for_designs_are_refused():
+    model = keras.Sequential([keras.Input((30,)), layers.Dense(1)])
+    with pytest.raises(ValueError, match="max_passes of 64 or more for 30 features"):
+        SobolAttribution(designs="auto", max_passes=10)(model, np.ones((1, 30), np.float32))

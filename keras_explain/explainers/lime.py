@@ -42,9 +42,6 @@ class LIME(Sampled, Coalitions):
       are used; others have NaN, as all have where the rest of the samples does not say what each
       feature does. With fewer than about three samples a feature it is too large; that other
       samples might select other features, it does not know.
-      Nor does it show where a feature goes together with an interaction of others in all samples
-      and has a part of their weight (in trials up to 2 of 100 features): then another `seed`
-      differs.
     - each `[B]`: `"r2"`, how much of the score's weighted variance the local model explains (1 at
       most; also 1 for a constant score); `"intercept"`, b; `"local_prediction"`, g at the input
       itself; `"relative_error"` and `"passes"`, as for each method that draws samples.

@@ -37,6 +37,7 @@ class _Sensitivity(Sampled, Coalitions, abc.ABC):
         scores = np.swapaxes(scores, 1, 2)  # [n, K, passes]
         constant = np.ptp(scores, axis=-1) <= rounding(scores, axis=-1)
         values, errors = np.zeros((2, *whole.shape, present.shape[1]))
+        errors[sureness.unseen(np.swapaxes(scores, 1, 2), whole)] = np.nan
         for at in map(tuple, np.argwhere(~constant)):
             values[at], errors[at] = self.indices(present, scores[at])
         return values, {"standard_error": errors}
@@ -124,7 +125,12 @@ class SobolAttribution(_Sensitivity):
 
     def _most(self, count: int) -> int:
         """The greatest power of two of designs, 2 or more, that `max_passes` have room for."""
-        room = max(self.fewest, self.limit // (count + 2))
+        room = self.limit // (count + 2)
+        if room < self.fewest:
+            raise ValueError(
+                f"Expected max_passes of {self.fewest * (count + 2)} or more for {count} features: "
+                f"{self.fewest} designs of {count + 2}. Received: max_passes={self.limit}."
+            )
         return 2 ** (room.bit_length() - 1)
 
     def indices(self, present: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -175,6 +181,9 @@ def _slopes(change: np.ndarray, moved: np.ndarray) -> np.ndarray:
     return np.repeat(slopes, len(change) // _BLOCKS, axis=0)
 
 
+_MASKS = 2**14
+
+
 class HSICAttribution(_Sensitivity):
     """How much the score depends on whether each feature is present, in any way.
 
@@ -197,9 +206,8 @@ class HSICAttribution(_Sensitivity):
     `(sum over r of (4 q_r)^2 / (R (R - 1)) + ((1 - mean of L) / (2 n))^2)^(1/2) * (n / (n - 1))^2`.
     q_r is the mean over the r-th of R = 16 blocks of masks, less that of all, of the presence times
     what is left of m . f without its part that is linear in all presences, to which the design adds
-    no error. Once half of all coalitions are masks, it is too large. It does not show where a
-    feature goes together with an interaction of others in all masks and has a part of their value
-    (in trials up to 1 of 100 features): then another `seed` differs.
+    no error. Once half of all coalitions are masks, it is too large. It is NaN where all masks have
+    one score, and the input another.
 
     Args:
         features: As in `FeatureAblation`, but that pictures are cut into `Grid(8)`.
@@ -219,6 +227,14 @@ class HSICAttribution(_Sensitivity):
     most: ClassVar[int] = 2**12
 
     samples: int | Literal["auto"] = 1500
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.count > _MASKS:
+            raise ValueError(
+                f"Expected at most {_MASKS} masks, as their kernel is a matrix that must fit into "
+                f"memory. Received: {self.count}."
+            )
 
     def coalitions(self, count: int, seed: int) -> np.ndarray:
         return designs.halves(seed, self.limit if self.samples == "auto" else self.samples, count)

@@ -10,6 +10,9 @@ PER_FEATURE = 2
 
 BLOCKS = 16
 
+FEW = 10
+"""Of so many features all coalitions are one design."""
+
 
 def halves(seed: int, samples: int, count: int) -> np.ndarray:
     """Which of `count` features are present in each sample, booleans `[samples, count]`."""
@@ -19,6 +22,20 @@ def halves(seed: int, samples: int, count: int) -> np.ndarray:
 
 
 def folded(seed: int, samples: int, count: int) -> np.ndarray:
+    """Independent designs one after the other, each of four samples a feature: a nested sequence.
+
+    In one design a feature may go together with an interaction of others, of which it then seems to
+    have a part; in the next one it does not.
+    """
+    size = _first(count) if count > FEW else max(_first(count), 2**count)
+    parts = [
+        _fraction(seed, min(size, samples - start), count, 3 * number)
+        for number, start in enumerate(range(0, samples, size))
+    ]
+    return np.concatenate(parts)
+
+
+def _fraction(seed: int, samples: int, count: int, stream: int) -> np.ndarray:
     """A random fraction of the two-level factorial design, folded over: a nested sequence.
 
     Feature j is present in sample i where the bits of i that a generator g_j picks have the parity
@@ -28,19 +45,23 @@ def folded(seed: int, samples: int, count: int) -> np.ndarray:
     coalition is seen twice before all were seen.
     """
     width = max(1, (samples - 1).bit_length())
-    generators = backend.random_uniform(seed, (width, count)) < 0.5
-    order = backend.random_permutation(seed, count, stream=1)
+    generators = backend.random_uniform(seed, (width, count), stream) < 0.5
+    order = backend.random_permutation(seed, count, stream + 1)
     named = _bits(order, (count - 1).bit_length()).T[: width - 1]
     generators[0], generators[1 : 1 + len(named)] = True, named
     _make_independent(generators[:count])
     odd = backend.matmul(_bits(np.arange(samples), width), generators.astype(np.float32)) % 2
-    return (odd == 1) != (backend.random_uniform(seed, (count,), stream=2) < 0.5)
+    return (odd == 1) != (backend.random_uniform(seed, (count,), stream + 2) < 0.5)
 
 
 def stops(count: int, most: int) -> list[int]:
     """After how many samples of `halves(seed, most, count)` their error may be asked for."""
-    first = 2 ** max(6, (2 * PER_FEATURE * count - 1).bit_length())
-    return sureness.doubled(first, most)
+    return sureness.doubled(_first(count), most)
+
+
+def _first(count: int) -> int:
+    """The power of two from four samples a feature on."""
+    return 2 ** max(6, (2 * PER_FEATURE * count - 1).bit_length())
 
 
 def block_size(samples: int) -> int:
