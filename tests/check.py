@@ -22,6 +22,7 @@ from keras.src.random.seed_generator import global_seed_generator
 
 import keras_explain as kx
 from keras_explain import backend
+from keras_explain.core.model.finite import MAY_BE_UNKNOWN
 
 # The classes that hide features: values have the shape of each input without channels.
 HIDING = {
@@ -223,10 +224,12 @@ def check_record(explanation: kx.Explanation, x: Any, at_layer: list[tuple[int, 
     check_reliable(values, tree.flatten(extras.pop("reliable")), rows)
     floats = [extra for name, extra in extras.items() if name not in COUNTS]
     assert all(array.dtype == np.float32 for array in [*values, *tree.flatten(floats)])
+    known = [extra for name, extra in extras.items() if name not in MAY_BE_UNKNOWN]
+    assert all(np.isfinite(array).all() for array in tree.flatten(known))
     for array in [*values, explanation.scores, *tree.flatten(extras)]:
         assert array.dtype in (np.float32, np.int32)
-        assert np.isfinite(array).all()
         assert len(array) == rows
+    assert all(np.isfinite(array).all() for array in [*values, explanation.scores])
     assert any(value.any() for value in values)
     assert explanation.scores.shape == (rows,)
     assert explanation.scores.dtype == np.float32
@@ -305,9 +308,11 @@ def assert_same(
         for extra, other in zip(
             tree.flatten(nest), tree.flatten(expected.extras[name]), strict=True
         ):
-            scale = np.abs(expected.scores).max() + np.abs(other).max()
+            unknown = np.isnan(other) if name in MAY_BE_UNKNOWN else np.zeros(other.shape, bool)
+            assert (np.isnan(extra) == unknown).all(), name
+            scale = np.abs(expected.scores).max() + np.abs(other).max(where=~unknown, initial=0)
             apart = extra.astype("float32") - other
-            assert np.abs(apart).max() <= limit * scale, name
+            assert np.abs(apart).max(where=~unknown, initial=0) <= limit * scale, name
 
 
 def column(explanation: kx.Explanation, k: int) -> kx.Explanation:
