@@ -48,10 +48,11 @@ def errors(explanation: Explanation, part: int | None = None) -> npt.NDArray[np.
         explanation: An explanation.
         part: The position of an array in the nest of the values; None for all of them.
     """
-    extras, values = explanation.extras, keras.tree.flatten(explanation.values)
+    extras = explanation.extras
     drawn = keras.tree.flatten(extras.get("standard_error", []))
-    if part is not None and len(drawn) == len(values) > 1:
-        own = {"values": values[part], "standard_error": drawn[part], "scores": explanation.scores}
+    if part is not None and len(drawn) > 1:
+        values = keras.tree.flatten(explanation.values)[part]
+        own = {"values": values, "standard_error": drawn[part], "scores": explanation.scores}
         return np.asarray(sureness.of(own, 0)["relative_error"], np.float64)
     found = extras.get("relative_error", extras.get("value_error"))
     return None if found is None else np.asarray(found, np.float64)

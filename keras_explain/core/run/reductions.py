@@ -266,17 +266,17 @@ class SureVariance(Variance):
         return tree.map_structure(error, stats["squares"], collapse(variance), normal)
 
 
-class BalancedMean(Variance):
+class BalancedMean(Reduction):
     """The mean of what rows of a background give, each of which is taken equally often.
 
     Values are a dict of `"value"`, and `"apart"`: how far the row is from what is explained, a nest
     alike. What a regression on that explains of a value is the same in each round of all rows; with
     e what is left of it and E what is explained, sums of squares over n passes,
     `standard_error^2 = (e / (n - 2) + c E / (n - 1)) / n`, `c = r (1 - r / rows) / n` for r passes
-    beyond whole rounds. NaN of fewer than three passes. The result is a dict of `"value"`.
+    beyond whole rounds. NaN of fewer than three passes. The result is a dict of `"value"`. Sums are
+    in float64, as little may be left of large ones.
     """
 
-    squares = False
     collapses = True
 
     def __init__(self, rows: Any) -> None:
@@ -287,22 +287,21 @@ class BalancedMean(Variance):
         return Mean()
 
     def of_chunk(self, values: Nest, collapse: Callable[[Nest], Nest]) -> Stats:
-        value, apart = (collapse(values[name]) for name in ("value", "apart"))
-        double = tree.map_structure(lambda leaf: ops.cast(leaf, "float64"), apart)
+        return self.of({name: collapse(values[name]) for name in ("value", "apart")})
+
+    def of(self, values: Nest) -> Stats:
+        values = tree.map_structure(lambda leaf: ops.cast(leaf, "float64"), values)
+        f, z = values["value"], values["apart"]
 
         def sums(*leaves: Any) -> Nest:
             return tree.map_structure(lambda *of: ops.sum(math.prod(of), axis=0), *leaves)
 
-        wide = tree.map_structure(lambda leaf: ops.cast(leaf, "float64"), value)
-        products = {"apart": sums(double), "square": sums(double, double)}
-        return {**self.of(value), **products, "product": sums(wide, double)}
-
-    def merge(self, a: Stats, b: Stats) -> Stats:
-        added = ({name: of[name] for name in ("apart", "square", "product")} for of in (a, b))
-        return super().merge(a, b) | tree.map_structure(ops.add, *added)
+        squares = {"ff": sums(f, f), "zz": sums(z, z), "fz": sums(f, z)}
+        return {"count": _count(f), "f": sums(f), "z": sums(z), **squares}
 
     def result(self, stats: Stats) -> Nest:
-        return {"value": stats["mean"]}
+        means = tree.map_structure(lambda s: s / ops.cast(stats["count"], s.dtype), stats["f"])
+        return {"value": tree.map_structure(lambda mean: ops.cast(mean, "float32"), means)}
 
     def standard_error(self, stats: Stats, collapse: Callable[[Nest], Nest]) -> Nest:
         n, rows = (ops.cast(of, "float64") for of in (stats["count"], self._rows))
@@ -310,16 +309,15 @@ class BalancedMean(Variance):
         share = beyond * (1 - beyond / rows) / n
         free = ops.where(n > 2, n - 2, np.nan)
 
-        def error(mean: Any, total: Any, apart: Any, square: Any, product: Any) -> Any:
-            mean, total = (ops.cast(of, "float64") for of in (mean, total))
-            spread, common = square - apart**2 / n, product - mean * apart
-            known = ops.where(spread > 0, common**2 / ops.where(spread > 0, spread, 1.0), 0.0)
+        def error(f: Any, z: Any, ff: Any, zz: Any, fz: Any) -> Any:
+            total, spread, common = ff - f * f / n, zz - z * z / n, fz - f * z / n
+            varies = spread > 1e-12 * zz
+            known = ops.where(varies, common**2 / ops.where(varies, spread, 1.0), 0.0)
             known = ops.minimum(known, total)
             found = ((total - known) / free + share * known / (n - 1)) / n
-            return ops.cast(ops.sqrt(found), "float32")
+            return ops.cast(ops.sqrt(ops.maximum(found, 0.0)), "float32")
 
-        names = ("mean", "deviations", "apart", "square", "product")
-        return tree.map_structure(error, *(stats[name] for name in names))
+        return tree.map_structure(error, *(stats[name] for name in ("f", "z", "ff", "zz", "fz")))
 
 
 def _count(values: Nest) -> Any:
