@@ -267,3 +267,10 @@ def test_a_baseline_that_is_not_finite(linear, number):
     for baseline in (number, np.full(SHAPE, number, np.float32)):
         with pytest.raises(ValueError, match="finite"):
             kx.IntegratedGradients(baseline=baseline)(linear[0], naive.inputs(SHAPE), 1)
+
+
+@pytest.mark.parametrize("baseline", [1e300, np.full((3,), -1e300)])
+def test_what_float32_can_not_hold_is_refused(baseline):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="which float32 can hold, as `baseline`"):
+        kx.IntegratedGradients(baseline=baseline)(model, np.ones((2, 3), np.float32), 0)

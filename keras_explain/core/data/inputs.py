@@ -147,7 +147,7 @@ def _narrowed(array: np.ndarray, name: str) -> np.ndarray:
     if (np.isinf(narrow) & np.isfinite(array)).any():
         raise ValueError(
             f"Expected numbers below 3.4e38, which float32 can hold, as {name}. "
-            f"Received: {array[np.isinf(narrow)].flat[0]:g}. Scale the input."
+            f"Received: {array[np.isinf(narrow)].flat[0]:g}. Scale it."
         )
     return narrow
 
@@ -185,7 +185,10 @@ def check_ids(array: np.ndarray, count: float, name: str = "`x`") -> None:
 
 
 def check_finite(array: np.ndarray, name: str, *, missing: bool = False) -> None:
-    """Raises a `ValueError` where rows of an array hold infinity, or NaN unless it is `missing`."""
+    """Raises a `ValueError` where rows of an array hold infinity, or NaN unless it is `missing`.
+
+    What float32 can't hold would be infinite.
+    """
     if array.dtype.kind != "f":
         return
     good = np.isfinite(array) | (np.isnan(array) if missing else False)
@@ -195,6 +198,7 @@ def check_finite(array: np.ndarray, name: str, *, missing: bool = False) -> None
             f"Expected finite numbers as {name}. Received: NaN or infinity in "
             f"{int(bad.sum())} of {len(array)} rows, the first at row {int(bad.argmax())}."
         )
+    _narrowed(array, name)
 
 
 def _check_structure(model: keras.Model, x: Nest, name: str) -> None:
