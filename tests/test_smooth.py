@@ -373,14 +373,18 @@ class _Offset(kx.Explainer):
         return ops.square(x - probe.point(probe.inputs))
 
 
-def test_tokens_get_noise_at_their_embeddings():
+def sentence():
     stack = [
         layers.Embedding(9, 4),
         layers.GlobalAveragePooling1D(),
         layers.Dense(5, activation="tanh"),
         layers.Dense(3),
     ]
-    model = naive.randomize(keras.Sequential([keras.Input((6,), dtype="int32"), *stack]))
+    return naive.randomize(keras.Sequential([keras.Input((6,), dtype="int32"), *stack]))
+
+
+def test_tokens_get_noise_at_their_embeddings():
+    model = sentence()
     ids = np.array([[1, 2, 3, 4, 5, 6], [8, 8, 8, 8, 8, 8]])
     embedded = model.layers[0].get_weights()[0][ids]
     values = kx.SmoothGrad(explainer=_Offset(), samples=400, noise=0.2)(model, ids, 0).values
@@ -514,13 +518,7 @@ def test_a_constant_model_is_sure_at_once(kind):
 
 @pytest.mark.parametrize("kind", [kx.SmoothGrad, kx.SquareGrad, kx.VarGrad])
 def test_standard_errors_of_tokens_are_of_their_values(kind):
-    stack = [
-        layers.Embedding(9, 4),
-        layers.GlobalAveragePooling1D(),
-        layers.Dense(5, activation="tanh"),
-        layers.Dense(3),
-    ]
-    model = naive.randomize(keras.Sequential([keras.Input((6,), dtype="int32"), *stack]))
+    model = sentence()
     ids = np.array([[1, 2, 3, 4, 5, 6], [8, 7, 6, 5, 4, 3]])
     found = [kind(samples=64, noise=0.3)(model, ids, 0, seed=seed) for seed in range(40)]
     spread = np.std([f.values for f in found], axis=0, ddof=1)

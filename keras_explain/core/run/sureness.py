@@ -21,12 +21,7 @@ def of(result: dict[str, Any], passes: int) -> dict[str, np.ndarray]:
         passes: How many passes each row took.
     """
     shape = result["scores"].shape
-
-    def flat(nest: Any) -> np.ndarray:
-        leaves = [np.reshape(leaf, (*shape, -1)) for leaf in tree.flatten(nest)]
-        return np.concatenate(leaves, axis=-1).astype(np.float64)
-
-    values, error = flat(result["values"]), flat(result["standard_error"])
+    values, error = (_flat(result[name], shape) for name in ("values", "standard_error"))
     known = ~np.isnan(error)
     wrong = np.sqrt(np.sum(error**2, axis=-1, where=known))
     size = np.sqrt(np.sum(values**2, axis=-1, where=known))
@@ -34,6 +29,12 @@ def of(result: dict[str, Any], passes: int) -> dict[str, np.ndarray]:
         relative = np.where(wrong == 0, 0.0, wrong / size)
     relative = np.where(known.any(axis=-1), relative, np.nan).astype(np.float32)
     return {"relative_error": relative, "passes": np.full(shape, passes, np.int32)}
+
+
+def _flat(nest: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """All numbers of each row, float64 `[*shape, N]`."""
+    leaves = [np.reshape(leaf, (*shape, -1)) for leaf in tree.flatten(nest)]
+    return np.concatenate(leaves, axis=-1).astype(np.float64)
 
 
 def unseen(scores: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -54,8 +55,7 @@ def at_least(result: dict[str, Any]) -> np.ndarray:
     Errors of n values that sum to delta have an L2 norm of `|delta| / sqrt(n)` or more.
     """
     shape, delta = result["scores"].shape, np.abs(result["convergence_delta"])
-    leaves = [np.reshape(leaf, (*shape, -1)) for leaf in tree.flatten(result["values"])]
-    values = np.concatenate(leaves, axis=-1).astype(np.float64)
+    values = _flat(result["values"], shape)
     known = np.stack([result["scores"], result["base_values"]])
     delta = np.where(delta > rounding(known, axis=0), delta, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
