@@ -416,7 +416,9 @@ def test_pictures_give_values_scores_and_figures(explained, home):
         np.testing.assert_allclose(scores, expected.scores, rtol=1e-6)
         known = [row["reliable"] == "True" for row in rows]
         assert known == expected.extras["reliable"].ravel().tolist()
-        for column, extra in (("base_value", "base_values"), ("convergence_delta",) * 2):
+        columns = ("convergence_delta", "value_error", "relative_error", "passes")
+        pairs = [("base_value", "base_values"), *zip(columns, columns, strict=True)]
+        for column, extra in pairs:
             cells = [row[column] for row in rows]
             if extra in expected.extras:
                 found = np.array(cells, float).reshape(2, 2)

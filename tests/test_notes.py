@@ -127,6 +127,19 @@ class TestFigures:
         assert "1.00 · error 12 %" in texts
         assert sum("error" in text for text in texts) == 1  # the others are small, or noise anyway
 
+    def test_an_error_that_is_not_known_is_said(self):
+        figure = plots.plot(pictures(relative_error=np.float32([np.nan, 0.05, 0.05])))
+        assert "1.00 · error unknown" in texts_of(figure)
+
+    def test_each_of_several_inputs_has_its_own_error(self):
+        values = {"a": np.ones((1, 3)), "b": np.full((1, 3), 0.01)}
+        errors = {"a": np.full((1, 3), 0.02), "b": np.full((1, 3), 0.004)}
+        extras = {"standard_error": errors, "relative_error": np.float32([0.02])}
+        x, scores = {"a": np.ones((1, 3)), "b": np.ones((1, 3))}, np.ones(1, "float32")
+        several = kx.Explanation(values, scores, kx.targets.Class([0]), x, kx.Saliency(), extras)
+        texts = [text for text in texts_of(several.plot()) if "error" in text]
+        assert [text.split(" · ")[-1] for text in texts] == ["error 40 %"]
+
     def test_each_of_several_inputs_is_told_by_itself(self):
         values = {"a": np.ones((1, 3)), "b": np.full((1, 3), 1e-12)}
         reliable = {"a": np.array([True]), "b": np.array([False])}

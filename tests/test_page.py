@@ -547,7 +547,7 @@ class TestKinds:
             mock_log.one_map("a", 0, 1e-9 * values, reliable=[False], gap=[5.0]),
             mock_log.one_map("a", 1, 0 * values, reliable=[False], gap=[None]),
             mock_log.one_map("b", 0, values, reliable=[True], gap=[0.344], error=[0.128]),
-            mock_log.one_map("b", 1, values, reliable=[True], gap=[0.09]),
+            mock_log.one_map("b", 1, values, reliable=[True], gap=[0.09], error=[None]),
         ]
         log.steps["one", 1] = mock_log.envelope(1, maps)
         with mock_log.served(log) as url, opened(browser, url) as page:
@@ -555,7 +555,8 @@ class TestKinds:
             assert drawn == ["below float precision", "zero everywhere"]
             captions = page.text(".caption")
             assert captions[0] == "0 0 · below float precision"
-            assert captions[1:] == ["0 0 · gap 34 % · error 13 %", "0 0 · zero everywhere", "0 0"]
+            said = ["gap 34 % · error 13 %", "zero everywhere", "error unknown"]
+            assert captions[1:] == [f"0 0 · {words}" for words in said]
             assert page.view.locator("canvas.map:visible").count() == 2
             page.click(".cell")
             assert "below float precision" in page.text(".stage .message")
